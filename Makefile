@@ -1,0 +1,49 @@
+# The chores of this repository. `make help` lists them.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+# More arguments for `plugmesh dev`: make run ARGS="--port 9000"
+ARGS ?=
+# One part of the benchmarks: make bench ONLY=call
+ONLY ?=
+
+# The server's path reaches the programs in the environment; one that is set already is left alone.
+NATS = PLUGMESH_NATS_SERVER="$${PLUGMESH_NATS_SERVER:-$$(scripts/fetch-nats-server.py)}" && export PLUGMESH_NATS_SERVER
+NATS_OLDEST = PLUGMESH_TEST_NATS_OLDEST="$${PLUGMESH_TEST_NATS_OLDEST:-$$(scripts/fetch-nats-server.py --oldest)}" && export PLUGMESH_TEST_NATS_OLDEST
+
+.PHONY: help run build test bench check fmt codegen tidy clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the mesh and the examples in release mode
+	@$(CARGO) build --release --locked
+
+# `exec`, so that Ctrl-C reaches plugmesh itself, once, and its exit code is what make sees.
+run: ## start a whole mesh on this machine; Ctrl-C stops it
+	@scripts/fetch-nats-server.py >/dev/null
+	@$(CARGO) build --release --locked
+	@$(NATS) && exec target/release/plugmesh dev $(ARGS)
+
+test: ## set up what the tests need and run all of them
+	@scripts/setup-tests.sh
+	@$(NATS) && $(NATS_OLDEST) && exec $(CARGO) test --workspace --locked
+
+bench: ## run the benchmarks; ONLY=call runs a part
+	@$(NATS) && exec $(CARGO) run --release --locked -p mesh-tests --bin bench -- $(if $(ONLY),--only $(ONLY))
+
+check: ## everything that must pass before a commit
+	@exec .ci/run
+
+fmt: ## format the Rust sources
+	@$(CARGO) fmt --all
+
+codegen: ## generate the Rust bindings from proto/
+	@$(CARGO) run --quiet --locked -p xtask -- codegen
+
+tidy: ## check the rules of the house
+	@$(CARGO) run --quiet --locked -p xtask -- tidy
+
+clean: ## remove what was built and fetched
+	@$(CARGO) clean
+	@rm -rf .tools

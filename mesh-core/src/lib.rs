@@ -1,0 +1,14 @@
+//! The pure decisions of Plugmesh: what is valid, what may run, where a call goes.
+//!
+//! Nothing here does IO, reads a clock or draws a random number: time and seeds are arguments, and
+//! policy is a function from an event to new state and commands.
+
+pub mod capability;
+pub mod error;
+pub mod id;
+pub mod manifest;
+pub mod revision;
+pub mod state;
+pub mod subject;
+pub mod table;
+pub mod version;

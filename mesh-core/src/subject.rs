@@ -1,0 +1,120 @@
+//! Subjects: the one place where names of NATS subjects, streams and buckets are formed and parsed.
+//!
+//! Every name begins with `pm` and the mesh, so that meshes may share a broker. Tokens are checked
+//! types (DNS labels and numbers), so no token can hold a dot, a wildcard or white space.
+
+use std::fmt;
+
+use crate::id::{Generation, MeshName, NodeId};
+
+/// A NATS subject that was formed here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Subject(String);
+
+impl Subject {
+    /// The subject as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where one generation of a node takes calls. A ghost of an older one listens elsewhere, so a call
+/// to it fails at once with "no responders".
+#[must_use]
+pub fn node_calls(mesh: &MeshName, node: &NodeId, generation: Generation) -> Subject {
+    Subject(format!("pm.{mesh}.node.{node}.{generation}.call"))
+}
+
+/// Where one generation of a node publishes how busy its instances are.
+#[must_use]
+pub fn node_load(mesh: &MeshName, node: &NodeId, generation: Generation) -> Subject {
+    Subject(format!("pm.{mesh}.node.{node}.{generation}.load"))
+}
+
+/// Where the load of all nodes is heard.
+#[must_use]
+pub fn all_loads(mesh: &MeshName) -> Subject {
+    Subject(format!("pm.{mesh}.node.*.*.load"))
+}
+
+/// The inbox of one process: the prefix of all its reply subjects. `owner` is drawn at random by
+/// the process.
+#[must_use]
+pub fn inbox_prefix(mesh: &MeshName, owner: u64) -> Subject {
+    Subject(format!("pm.{mesh}.inbox.{owner:016x}"))
+}
+
+/// Where all replies to one process are heard.
+#[must_use]
+pub fn inbox_all(mesh: &MeshName, owner: u64) -> Subject {
+    Subject(format!("pm.{mesh}.inbox.{owner:016x}.*"))
+}
+
+/// The reply subject of one slot of a process's inbox.
+#[must_use]
+pub fn inbox_slot(mesh: &MeshName, owner: u64, slot: u64) -> Subject {
+    Subject(format!("pm.{mesh}.inbox.{owner:016x}.{slot:x}"))
+}
+
+/// The slot that a reply subject of this module names; `None` for any other subject.
+#[must_use]
+pub fn parse_inbox_slot(subject: &str) -> Option<u64> {
+    let mut tokens = subject.split('.');
+    let head = (tokens.next()?, tokens.next()?, tokens.next()?);
+    let (owner, slot) = (tokens.next()?, tokens.next()?);
+    let whole = head.0 == "pm" && head.2 == "inbox" && owner.len() == 16 && tokens.next().is_none();
+    // Only what `inbox_slot` writes: lowercase and without leading zeros.
+    let canonical = !slot.starts_with('0') || slot.len() == 1;
+    let lower = slot.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+    (whole && canonical && lower).then_some(())?;
+    u64::from_str_radix(slot, 16).ok()
+}
+
+/// The node and generation that a load subject names; `None` for any other subject.
+#[must_use]
+pub fn parse_node_load(subject: &str) -> Option<(NodeId, Generation)> {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    match tokens.as_slice() {
+        ["pm", _, "node", node, generation, "load"] => Some((
+            NodeId::new(node).ok()?,
+            Generation(generation.parse().ok()?),
+        )),
+        _ => None,
+    }
+}
+
+/// A process's message to itself, which proves that its subscriptions have landed.
+#[must_use]
+pub fn probe(mesh: &MeshName, owner: u64) -> Subject {
+    Subject(format!("pm.{mesh}.probe.{owner:016x}"))
+}
+
+/// The key-value bucket of a mesh's registry.
+#[must_use]
+pub fn registry_bucket(mesh: &MeshName) -> String {
+    format!("pm-{mesh}-registry")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_survives_the_way_through_a_subject() {
+        let mesh = MeshName::default();
+        for slot in [0, 1, 0xabc, u64::MAX] {
+            let subject = inbox_slot(&mesh, 7, slot);
+            assert_eq!(parse_inbox_slot(subject.as_str()), Some(slot));
+        }
+        for bad in ["", "pm.m.inbox.1.2", "pm.m.inbox.0000000000000007.", "x.y.z"] {
+            assert_eq!(parse_inbox_slot(bad), None, "{bad}");
+        }
+    }
+}

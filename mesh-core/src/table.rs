@@ -1,0 +1,83 @@
+//! The routing table: what every agent and gateway knows of the mesh, as one immutable snapshot.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Generation, InstanceId, NodeId};
+use crate::manifest::Manifest;
+use crate::revision::{Revision, Timestamp};
+use crate::state::InstanceState;
+
+/// Names one manifest by its content: `name@version#hash`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SpecId(pub Arc<str>);
+
+impl fmt::Display for SpecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// One running plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRoute {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The manifest that it announces.
+    pub spec: SpecId,
+    /// The node that it runs on.
+    pub node: NodeId,
+    /// The generation of that node.
+    pub generation: Generation,
+    /// Where it stands.
+    pub state: InstanceState,
+    /// Why, for a person.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Calls in flight that its host allows; 0: the router's default.
+    pub concurrency: u32,
+}
+
+/// One agent-node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRoute {
+    /// Its name.
+    pub node: NodeId,
+    /// Its generation.
+    pub generation: Generation,
+    /// The zone that it is in; may be empty.
+    #[serde(default)]
+    pub zone: String,
+    /// Labels, free form.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// The version of its software.
+    #[serde(default)]
+    pub software: String,
+}
+
+/// What changes between two revisions; `from: None` is a snapshot of the whole.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct TableUpdate {
+    /// The revision that the receiver must have.
+    pub from: Option<Revision>,
+    /// The revision after the update.
+    pub to: Revision,
+    /// Manifests, new or changed.
+    pub specs: Vec<(SpecId, Arc<Manifest>)>,
+    /// Instances, new or changed.
+    pub instances: Vec<InstanceRoute>,
+    /// Nodes, new or changed.
+    pub nodes: Vec<NodeRoute>,
+    /// Manifests that nothing uses any more.
+    pub removed_specs: Vec<SpecId>,
+    /// Instances that are gone.
+    pub removed_instances: Vec<InstanceId>,
+    /// Nodes that are gone.
+    pub removed_nodes: Vec<NodeId>,
+}
