@@ -11,6 +11,8 @@ ONLY ?=
 NATS = PLUGMESH_NATS_SERVER="$${PLUGMESH_NATS_SERVER:-$$(scripts/fetch-nats-server.py)}" && export PLUGMESH_NATS_SERVER
 NATS_OLDEST = PLUGMESH_TEST_NATS_OLDEST="$${PLUGMESH_TEST_NATS_OLDEST:-$$(scripts/fetch-nats-server.py --oldest)}" && export PLUGMESH_TEST_NATS_OLDEST
 
+TEST_PYTHON = export PLUGMESH_TEST_PYTHON="$(CURDIR)/.tools/venv/bin/python"
+
 .PHONY: help run build test bench check fmt codegen tidy clean
 
 help: ## list the targets
@@ -27,7 +29,7 @@ run: ## start a whole mesh on this machine; Ctrl-C stops it
 
 test: ## set up what the tests need and run all of them
 	@scripts/setup-tests.sh
-	@$(NATS) && $(NATS_OLDEST) && exec $(CARGO) test --workspace --locked
+	@$(NATS) && $(NATS_OLDEST) && $(TEST_PYTHON) && exec $(CARGO) test --workspace --locked
 
 bench: ## run the benchmarks; ONLY=call runs a part
 	@$(NATS) && exec $(CARGO) run --release --locked -p mesh-tests --bin bench -- $(if $(ONLY),--only $(ONLY))

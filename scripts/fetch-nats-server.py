@@ -180,12 +180,13 @@ def fetch(version, target, say):
 
 
 def pip_command():
-    """How to call pip here: this python's module, or a pip on PATH (its python does not matter)."""
+    """How to call pip here: this python's module, or any other pip (its python does not matter)."""
     import importlib.util
 
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip"]
-    for name in ("pip3", "pip"):
+    # The last is what scripts/setup-tests.sh makes, on machines whose python3 comes without pip.
+    for name in ("pip3", "pip", os.path.join(ROOT, ".tools", "venv", "bin", "pip")):
         found = shutil.which(name)
         if found:
             return [found]

@@ -200,7 +200,10 @@ fn find_protos(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
         let path = entry.with_context(context)?.path();
         if path.is_dir() {
             find_protos(&path, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "proto") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "proto")
+        {
             found.push(path);
         }
     }

@@ -33,6 +33,11 @@ pub struct Dependency {
     pub name: String,
     /// None is a normal dependency, else `dev` or `build`.
     pub kind: Option<String>,
+    /// The versions that will do, `*` when none was named.
+    #[serde(default)]
+    pub req: String,
+    /// Where it stands, if it is a crate of this repository.
+    pub path: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

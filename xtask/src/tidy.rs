@@ -22,7 +22,6 @@ use anyhow::Result;
 use crate::codegen;
 use crate::metadata::Metadata;
 use crate::tree::Tree;
-use rust_file::RustFile;
 
 /// One breach of a rule.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,4 +77,18 @@ fn lines_of(check: impl FnOnce(&mut Vec<Finding>)) -> Vec<String> {
     let mut findings = Vec::new();
     check(&mut findings);
     findings.iter().map(Finding::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    //! The rules hold for the repository itself, so that `make test` fails where they do not.
+
+    use super::*;
+
+    #[test]
+    fn the_repository_keeps_its_rules_and_its_generated_code_is_fresh() -> Result<()> {
+        let found = check(&crate::root()?)?;
+        assert!(found.is_empty(), "\n{}", found.join("\n"));
+        Ok(())
+    }
 }

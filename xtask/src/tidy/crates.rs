@@ -239,7 +239,10 @@ mod tests {
             package("mesh-core", &[("tokio", None)]),
         ])?;
         let text = found.join("\n");
-        assert!(text.contains("router may not depend on async-nats"), "{text}");
+        assert!(
+            text.contains("router may not depend on async-nats"),
+            "{text}"
+        );
         assert!(text.contains("mesh-core/Cargo.toml:4: mesh-core may not depend on tokio"));
         Ok(())
     }

@@ -53,7 +53,6 @@ pub struct RustFile {
 
 impl RustFile {
     pub fn parse(path: &str, text: String) -> Result<Self, Finding> {
-        // A shebang or a byte order mark is no token.
         let stream = TokenStream::from_str(&text).map_err(|error| {
             let line = error.span().start().line.max(1);
             Finding::new(path, line, "is not Rust: mend the syntax")
@@ -74,18 +73,14 @@ impl RustFile {
 
     /// How many of the lines belong to the product: all but those of test items.
     pub fn product_lines(&self) -> usize {
-        let test_lines: std::collections::BTreeSet<usize> = self
-            .tokens
-            .iter()
-            .filter(|token| token.in_test)
-            .map(|token| token.line)
-            .collect();
-        let first_to_last = match (test_lines.first(), test_lines.last()) {
-            // Test items stand together at the end of a file; comments between them are theirs.
-            (Some(first), Some(last)) => last - first + 1,
+        // Comments and blank lines between two tokens of a test item are the item's.
+        let runs = self.tokens.chunk_by(|a, b| a.in_test == b.in_test);
+        let lines_of = |run: &[Token]| match (run.first(), run.last()) {
+            (Some(first), Some(last)) if first.in_test => last.line - first.line + 1,
             _ => 0,
         };
-        self.text.lines().count().saturating_sub(first_to_last)
+        let test_lines: usize = runs.map(lines_of).sum();
+        self.text.lines().count().saturating_sub(test_lines)
     }
 
     /// Line `number`, from 1; empty when there is none.

@@ -24,7 +24,10 @@ const FUNCTIONS: &[&str] = &["spawn", "spawn_local"];
 
 pub fn check(sources: &[RustFile], findings: &mut Vec<Finding>) {
     for source in sources {
-        if ALLOWED.iter().any(|(place, _)| source.path.starts_with(place)) {
+        if ALLOWED
+            .iter()
+            .any(|(place, _)| source.path.starts_with(place))
+        {
             continue;
         }
         let tokens: Vec<&Token> = source.product_tokens().collect();
@@ -60,7 +63,9 @@ fn spawned(tokens: &[&Token]) -> Option<String> {
     }
     let first = rest.first()?;
     match &first.kind {
-        Kind::Ident(name) if FUNCTIONS.contains(&name.as_str()) => Some(format!("{module}::{name}")),
+        Kind::Ident(name) if FUNCTIONS.contains(&name.as_str()) => {
+            Some(format!("{module}::{name}"))
+        }
         Kind::Ident(name) if module == "thread" && name == "Builder" => {
             Some("thread::Builder".to_owned())
         }
@@ -148,6 +153,10 @@ mod tests {
         let with = "fn a() {\n    // tidy: allow(spawn): joined below\n    tokio::spawn(b);\n}";
         assert!(findings("router/src/a.rs", with).is_empty());
         let without = "fn a() {\n    tokio::spawn(b); // tidy: allow(spawn)\n}";
-        assert!(findings("router/src/a.rs", without).concat().contains("give a reason"));
+        assert!(
+            findings("router/src/a.rs", without)
+                .concat()
+                .contains("give a reason")
+        );
     }
 }

@@ -73,8 +73,14 @@ mod tests {
     #[test]
     fn the_bus_may_name_what_jetstream_named_but_no_subject_of_ours() {
         assert!(findings("mesh-bus/src/kv.rs", "const A: &str = \"$KV.a\";").is_empty());
-        assert_eq!(findings("mesh-bus/src/kv.rs", "const A: &str = \"pm.a\";").len(), 1);
-        assert_eq!(findings("agent-node/src/a.rs", "const A: &str = \"$JS.a\";").len(), 1);
+        assert_eq!(
+            findings("mesh-bus/src/kv.rs", "const A: &str = \"pm.a\";").len(),
+            1
+        );
+        assert_eq!(
+            findings("agent-node/src/a.rs", "const A: &str = \"$JS.a\";").len(),
+            1
+        );
     }
 
     #[test]
