@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use prost_types::FileDescriptorSet;
 
 /// One crate that gets bindings.
@@ -141,7 +141,9 @@ fn generate(root: &Path, target: &Target) -> Result<Files> {
 
     let mut compiler = protox::Compiler::new([&proto])?;
     compiler.include_imports(true).include_source_info(true);
-    compiler.open_files(&sources)?;
+    compiler
+        .open_files(&sources)
+        .map_err(|error| anyhow!("proto/{error:?}"))?; // its Display leaves the place out
     let mut set = compiler.file_descriptor_set();
     if let Some(packages) = target.packages {
         keep_packages(&mut set, packages)?;
