@@ -1,0 +1,29 @@
+//! Configuration: defaults, then a file, then the environment, then flags; every mistake at once.
+
+mod load;
+mod mistake;
+pub mod schema;
+mod sections;
+mod units;
+
+pub use load::{Sources, load};
+pub use mistake::{ConfigErrors, Mistake};
+pub use sections::{LogFormat, MeshSection, NatsSection, TelemetryConfig};
+pub use units::{ByteSize, HumanDuration, UnitError};
+
+/// What every name of an environment variable of a setting begins with.
+pub const ENV_PREFIX: &str = "PLUGMESH_";
+
+/// Rules that the schema can't state, such as one setting's relation to another.
+pub trait Validate {
+    /// All mistakes; empty: none.
+    fn validate(&self) -> Vec<Mistake> {
+        Vec::new()
+    }
+}
+
+/// The environment variable of a setting: `gateway.listen` is `PLUGMESH_GATEWAY__LISTEN`.
+#[must_use]
+pub fn env_name(field: &str) -> String {
+    format!("{ENV_PREFIX}{}", field.replace('.', "__").to_uppercase())
+}

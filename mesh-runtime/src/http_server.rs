@@ -1,0 +1,122 @@
+//! An HTTP server that a slow or silent client can't hold: bounded headers, bounded connections,
+//! a bounded end.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::Tasks;
+
+/// What one client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpLimits {
+    /// Time from the opening of a connection, or the end of its last request, to the end of the
+    /// next one's headers.
+    pub header_timeout: Duration,
+    /// Open connections; further ones wait in the system's queue.
+    pub connections: usize,
+    /// Time that open requests get when the server stops.
+    pub grace: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(30),
+            connections: 16_384,
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Serves HTTP/1.1 and HTTP/2 until `stop` is cancelled; then takes no new connections and gives
+/// those that are open [`HttpLimits::grace`] to end.
+pub async fn serve_http(
+    listener: TcpListener,
+    router: Router,
+    tasks: &Tasks,
+    stop: CancellationToken,
+    limits: HttpLimits,
+) {
+    let connections = tasks.child();
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    loop {
+        let accepted = async {
+            // The semaphore is never closed.
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (router, stop) = (router.clone(), stop.clone());
+                connections.spawn("http connection", async move {
+                    serve_connection(stream, router, stop, limits).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => pause_after(&error).await,
+        }
+    }
+    drop(listener);
+    connections.join(limits.grace).await;
+}
+
+/// Errors of one connection cost nothing; those of the process (no more file descriptors) would make
+/// the loop spin.
+async fn pause_after(error: &io::Error) {
+    let one_connection = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    );
+    if !one_connection {
+        tracing::warn!(%error, "can't accept connections; check `ulimit -n`");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    router: Router,
+    stop: CancellationToken,
+    limits: HttpLimits,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection was closed at once");
+        return;
+    }
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20));
+    let service = TowerToHyperService::new(router);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended with an error");
+    }
+}
