@@ -1,5 +1,7 @@
 //! The manifest: what a plugin says of itself, checked.
 
+mod draft;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +10,9 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use self::draft::{
+    CapabilityDraft, HookDraft, ManifestDraft, Mistake, Mistakes, NeedDraft,
+};
 use crate::capability::{Capability, CapabilityEntry};
 use crate::id::PluginName;
 use crate::version::Requirement;

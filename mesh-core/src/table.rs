@@ -1,12 +1,18 @@
 //! The routing table: what every agent and gateway knows of the mesh, as one immutable snapshot.
 
+mod chunks;
+mod snapshot;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Generation, InstanceId, NodeId};
+pub(crate) use self::snapshot::Provider;
+pub use self::snapshot::{ApplyError, Table};
+use crate::id::{Generation, InstanceId, NodeId, PluginName};
 use crate::manifest::Manifest;
 use crate::revision::{Revision, Timestamp};
 use crate::state::InstanceState;
@@ -15,6 +21,39 @@ use crate::state::InstanceState;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SpecId(pub Arc<str>);
+
+impl SpecId {
+    /// The id of a manifest: equal manifests have equal ids on every machine.
+    #[must_use]
+    pub fn of(manifest: &Manifest) -> Self {
+        let mut hash = Fnv1a(0xcbf2_9ce4_8422_2325);
+        // Neither writing into a hash nor turning a checked manifest into JSON can fail.
+        let _ = serde_json::to_writer(&mut hash, manifest);
+        Self(format!("{}@{}#{:016x}", manifest.name, manifest.version, hash.0).into())
+    }
+
+    /// The plugin that the id names.
+    #[must_use]
+    pub fn plugin(&self) -> Option<PluginName> {
+        PluginName::new(self.0.split_once('@')?.0).ok()
+    }
+}
+
+/// FNV-1a with 64 bits: not for secrets, but the same on every machine and in every release.
+struct Fnv1a(u64);
+
+impl io::Write for Fnv1a {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 impl fmt::Display for SpecId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,4 +119,17 @@ pub struct TableUpdate {
     pub removed_instances: Vec<InstanceId>,
     /// Nodes that are gone.
     pub removed_nodes: Vec<NodeId>,
+}
+
+impl TableUpdate {
+    /// Whether the update changes nothing but the revision.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.specs.is_empty()
+            && self.instances.is_empty()
+            && self.nodes.is_empty()
+            && self.removed_specs.is_empty()
+            && self.removed_instances.is_empty()
+            && self.removed_nodes.is_empty()
+    }
 }

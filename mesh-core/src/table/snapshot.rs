@@ -1,0 +1,297 @@
+//! The table itself: applied updates, and the index from capabilities to those who provide them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::chunks::ChunkMap;
+use super::{InstanceRoute, NodeRoute, SpecId, TableUpdate};
+use crate::capability::{Capability, CapabilityEntry};
+use crate::id::{InstanceId, NodeId, PluginName};
+use crate::manifest::Manifest;
+use crate::revision::Revision;
+
+/// One immutable state of the table. Cloning it and applying a small update to it are cheap, however
+/// large it is.
+///
+/// An instance whose manifest is not in the table is listed, and provides nothing until the manifest
+/// comes.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    revision: Revision,
+    specs: ChunkMap<SpecId, Arc<Manifest>>,
+    instances: ChunkMap<InstanceId, Arc<InstanceRoute>>,
+    nodes: ChunkMap<NodeId, Arc<NodeRoute>>,
+    plugins: ChunkMap<PluginName, Arc<Vec<InstanceId>>>,
+    providers: ChunkMap<Capability, Arc<Providers>>,
+}
+
+/// Who provides one capability: the two lists run side by side, by instance.
+#[derive(Debug, Clone, Default)]
+struct Providers {
+    ids: Vec<InstanceId>,
+    rows: Vec<Provider>,
+}
+
+/// All that choosing an instance needs, so that a call costs one look-up.
+#[derive(Debug, Clone)]
+pub(crate) struct Provider {
+    pub route: Arc<InstanceRoute>,
+    pub manifest: Arc<Manifest>,
+    /// Place of the capability in the manifest's list.
+    place: usize,
+}
+
+impl Provider {
+    pub fn entry(&self) -> Option<&CapabilityEntry> {
+        self.manifest.capabilities.get(self.place)
+    }
+}
+
+/// Why an update can't be applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// It leads to a state that is older than the one at hand, or to the same by another way.
+    #[error("the update leads to revision {given}, but {have} is applied already")]
+    Older {
+        /// The revision at hand.
+        have: Revision,
+        /// The revision that the update leads to.
+        given: Revision,
+    },
+    /// Updates between the state at hand and this one are missing: ask for a snapshot.
+    #[error("the update continues revision {needs}, but {have} is at hand: ask for a snapshot")]
+    Gap {
+        /// The revision at hand.
+        have: Revision,
+        /// The revision that the update continues.
+        needs: Revision,
+    },
+}
+
+impl Table {
+    /// The revision that this is.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// All instances, by id, in every state.
+    pub fn instances(&self) -> impl Iterator<Item = &InstanceRoute> {
+        self.instances.values().map(|route| &**route)
+    }
+
+    /// How many instances there are.
+    #[must_use]
+    pub fn instance_count(&self) -> usize {
+        self.instances.len()
+    }
+
+    /// One instance.
+    #[must_use]
+    pub fn instance(&self, instance: InstanceId) -> Option<&InstanceRoute> {
+        self.instances.get(&instance).map(|route| &**route)
+    }
+
+    /// All manifests, by id.
+    pub fn manifests(&self) -> impl Iterator<Item = (&SpecId, &Arc<Manifest>)> {
+        self.specs.iter()
+    }
+
+    /// One manifest.
+    #[must_use]
+    pub fn manifest(&self, spec: &SpecId) -> Option<&Arc<Manifest>> {
+        self.specs.get(spec)
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeRoute> {
+        self.nodes.values().map(|node| &**node)
+    }
+
+    /// One node.
+    #[must_use]
+    pub fn node(&self, node: &NodeId) -> Option<&NodeRoute> {
+        self.nodes.get(node).map(|node| &**node)
+    }
+
+    /// The names of all plugins that have an instance.
+    pub fn plugins(&self) -> impl Iterator<Item = &PluginName> {
+        self.plugins.iter().map(|(name, _)| name)
+    }
+
+    /// The instances of a plugin, of every version, in every state.
+    pub fn instances_of(&self, plugin: &PluginName) -> impl Iterator<Item = &InstanceRoute> {
+        let ids = self.plugins.get(plugin).map_or(&[][..], |ids| ids);
+        ids.iter().filter_map(|id| self.instance(*id))
+    }
+
+    /// All capabilities that an instance provides, in their order, with those who provide them.
+    pub fn capabilities(&self) -> impl Iterator<Item = (&Capability, &[InstanceId])> {
+        self.providers
+            .iter()
+            .map(|(capability, found)| (capability, found.ids.as_slice()))
+    }
+
+    /// The instances that provide a capability, by id, in every state.
+    #[must_use]
+    pub fn providers(&self, capability: &Capability) -> &[InstanceId] {
+        self.providers.get(capability).map_or(&[], |found| &found.ids)
+    }
+
+    pub(crate) fn provider_rows(&self, capability: &Capability) -> &[Provider] {
+        self.providers.get(capability).map_or(&[], |found| &found.rows)
+    }
+
+    /// The whole as an update that makes the same table from any older one.
+    #[must_use]
+    pub fn to_snapshot(&self) -> TableUpdate {
+        TableUpdate {
+            from: None,
+            to: self.revision,
+            specs: self
+                .specs
+                .iter()
+                .map(|(id, manifest)| (id.clone(), Arc::clone(manifest)))
+                .collect(),
+            instances: self.instances().cloned().collect(),
+            nodes: self.nodes().cloned().collect(),
+            ..TableUpdate::default()
+        }
+    }
+
+    /// The table after an update; this one stays as it is.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when the update leads back or does not continue this revision.
+    pub fn apply(&self, update: &TableUpdate) -> Result<Self, ApplyError> {
+        let (have, given) = (self.revision, update.to);
+        let older = Err(ApplyError::Older { have, given });
+        let mut next = match update.from {
+            None if given < have => return older,
+            None => Self::default(),
+            Some(from) if from == have && given == have && update.is_empty() => {
+                return Ok(self.clone());
+            }
+            Some(_) if given <= have => return older,
+            Some(from) if from != have => return Err(ApplyError::Gap { have, needs: from }),
+            Some(_) => self.clone(),
+        };
+        next.revision = given;
+        next.change(update);
+        Ok(next)
+    }
+
+    /// Takes out of the index what changes, changes it, and puts it back into the index.
+    fn change(&mut self, update: &TableUpdate) {
+        let mut touched: BTreeSet<InstanceId> = update.removed_instances.iter().copied().collect();
+        touched.extend(update.instances.iter().map(|route| route.instance));
+        let specs = update.specs.iter().map(|(id, _)| id);
+        for spec in specs.chain(&update.removed_specs) {
+            let Some(plugin) = spec.plugin() else { continue };
+            let users = self.instances_of(&plugin).filter(|user| user.spec == *spec);
+            touched.extend(users.map(|user| user.instance));
+        }
+        for instance in &touched {
+            self.leave_index(*instance);
+        }
+        for spec in &update.removed_specs {
+            self.specs.remove(spec);
+        }
+        for (id, manifest) in &update.specs {
+            self.specs.insert(id.clone(), Arc::clone(manifest));
+        }
+        for instance in &update.removed_instances {
+            self.instances.remove(instance);
+        }
+        for route in &update.instances {
+            self.instances.insert(route.instance, Arc::new(route.clone()));
+        }
+        for node in &update.removed_nodes {
+            self.nodes.remove(node);
+        }
+        for node in &update.nodes {
+            self.nodes.insert(node.node.clone(), Arc::new(node.clone()));
+        }
+        for instance in touched {
+            self.enter_index(instance);
+        }
+    }
+
+    fn leave_index(&mut self, instance: InstanceId) {
+        let Some(route) = self.instances.get(&instance).cloned() else {
+            return;
+        };
+        if let Some(plugin) = route.spec.plugin() {
+            remove_id(&mut self.plugins, &plugin, instance);
+        }
+        let Some(manifest) = self.specs.get(&route.spec).cloned() else {
+            return;
+        };
+        for entry in &manifest.capabilities {
+            let Some(mut found) = self.providers.get(&entry.capability).cloned() else {
+                continue;
+            };
+            let Ok(at) = found.ids.binary_search(&instance) else {
+                continue;
+            };
+            let lists = Arc::make_mut(&mut found);
+            lists.ids.remove(at);
+            lists.rows.remove(at);
+            if lists.ids.is_empty() {
+                self.providers.remove(&entry.capability);
+            } else {
+                self.providers.insert(entry.capability.clone(), found);
+            }
+        }
+    }
+
+    fn enter_index(&mut self, instance: InstanceId) {
+        let Some(route) = self.instances.get(&instance).cloned() else {
+            return;
+        };
+        if let Some(plugin) = route.spec.plugin() {
+            add_id(&mut self.plugins, plugin, instance);
+        }
+        let Some(manifest) = self.specs.get(&route.spec).cloned() else {
+            return;
+        };
+        for (place, entry) in manifest.capabilities.iter().enumerate() {
+            let mut found = self.providers.remove(&entry.capability).unwrap_or_default();
+            let lists = Arc::make_mut(&mut found);
+            if let Err(at) = lists.ids.binary_search(&instance) {
+                let row = Provider {
+                    route: Arc::clone(&route),
+                    manifest: Arc::clone(&manifest),
+                    place,
+                };
+                lists.ids.insert(at, instance);
+                lists.rows.insert(at, row);
+            }
+            self.providers.insert(entry.capability.clone(), found);
+        }
+    }
+}
+
+fn add_id<K: Ord + Clone>(index: &mut ChunkMap<K, Arc<Vec<InstanceId>>>, key: K, id: InstanceId) {
+    let mut ids = index.remove(&key).unwrap_or_default();
+    if let Err(at) = ids.binary_search(&id) {
+        Arc::make_mut(&mut ids).insert(at, id);
+    }
+    index.insert(key, ids);
+}
+
+fn remove_id<K: Ord + Clone>(
+    index: &mut ChunkMap<K, Arc<Vec<InstanceId>>>,
+    key: &K,
+    id: InstanceId,
+) {
+    let Some(mut ids) = index.remove(key) else {
+        return;
+    };
+    if let Ok(at) = ids.binary_search(&id) {
+        Arc::make_mut(&mut ids).remove(at);
+    }
+    if !ids.is_empty() {
+        index.insert(key.clone(), ids);
+    }
+}
