@@ -1,0 +1,38 @@
+//! Counters of the bus, for whoever shows metrics.
+
+use std::sync::atomic::AtomicU64;
+
+/// Counters of one bus connection since its start; read them with any ordering.
+#[derive(Debug, Default)]
+pub struct BusStats {
+    /// Calls begun.
+    pub calls: AtomicU64,
+    /// Calls that ended at their deadline.
+    pub timeouts: AtomicU64,
+    /// Calls that were given up by their caller.
+    pub cancelled: AtomicU64,
+    /// Calls that found nobody listening.
+    pub no_responders: AtomicU64,
+    /// Calls whose outcome became unknown (lost instance, lost connection).
+    pub outcome_unknown: AtomicU64,
+    /// Calls refused because the broker was not reachable.
+    pub refused_disconnected: AtomicU64,
+    /// Calls refused because the connection or this process was at its limit.
+    pub refused_busy: AtomicU64,
+    /// Replies that belonged to no call any more.
+    pub late_replies: AtomicU64,
+    /// Messages that could not be decoded.
+    pub malformed: AtomicU64,
+    /// Progress and log frames left out because their reader was slow.
+    pub notices_dropped: AtomicU64,
+    /// Requests and replies that the client library dropped because a subscription was full.
+    pub slow_consumer: AtomicU64,
+    /// Frames that had to wait because the connection was congested.
+    pub queued: AtomicU64,
+    /// Reconnects to the broker.
+    pub reconnects: AtomicU64,
+    /// Requests taken by this node.
+    pub requests: AtomicU64,
+    /// Replies sent by this node.
+    pub replies: AtomicU64,
+}

@@ -1,0 +1,51 @@
+//! Calls that stay on the node: a plugin that calls a plugin beside it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use mesh_bus::CallEvent;
+use mesh_core::error::MeshError;
+use mesh_core::id::InstanceId;
+use mesh_proto::common;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// The node that a router is part of.
+pub trait LocalHost: Send + Sync {
+    /// Hands a call to an instance of this node. `call.payload`, `call.more` are empty: the payload
+    /// is given whole. The host keeps the deadline.
+    ///
+    /// # Errors
+    /// What a node would answer over the bus: OVERLOADED, DRAINING, INSTANCE_GONE, ….
+    fn begin(
+        &self,
+        instance: InstanceId,
+        call: common::Call,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<LocalCall, MeshError>;
+}
+
+/// A call that stays on the node. Dropping it before its end cancels the call.
+pub struct LocalCall {
+    events: mpsc::Receiver<CallEvent>,
+    cancel: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl LocalCall {
+    /// A call whose events come from `events` (the last one is `End`). `cancel` runs when the
+    /// call is dropped before its end.
+    #[must_use]
+    pub fn new(events: mpsc::Receiver<CallEvent>, cancel: impl FnOnce() + Send + 'static) -> Self {
+        Self {
+            events,
+            cancel: Some(Box::new(cancel)),
+        }
+    }
+}
+
+impl fmt::Debug for LocalCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalCall").finish_non_exhaustive()
+    }
+}
