@@ -214,6 +214,9 @@ mod tests {
     #[test]
     fn kinds_may_be_written_in_the_plural() {
         assert_eq!("tools".parse(), Ok(CapabilityKind::Tool));
-        assert_eq!("resource_templates".parse(), Ok(CapabilityKind::ResourceTemplate));
+        assert_eq!(
+            "resource_templates".parse(),
+            Ok(CapabilityKind::ResourceTemplate)
+        );
     }
 }

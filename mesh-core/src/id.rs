@@ -202,7 +202,17 @@ mod tests {
         for good in ["a", "calculator", "my-plugin-2", &"x".repeat(63)] {
             assert!(PluginName::new(good).is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "é", "a b", &"x".repeat(64)] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a.b",
+            "a_b",
+            "é",
+            "a b",
+            &"x".repeat(64),
+        ] {
             let error = PluginName::new(bad).expect_err(bad).to_string();
             assert!(error.starts_with("plugin name"), "{error}");
             assert!(error.contains("lowercase"), "{error}");

@@ -1,5 +1,7 @@
 //! The manifest: what a plugin says of itself, checked.
 
+mod capabilities;
+mod check;
 mod draft;
 
 use std::collections::BTreeMap;
@@ -10,9 +12,9 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use self::draft::{
-    CapabilityDraft, HookDraft, ManifestDraft, Mistake, Mistakes, NeedDraft,
-};
+pub use self::capabilities::MAX_CAPABILITIES;
+pub use self::check::MAX_MANIFEST_BYTES;
+pub use self::draft::{CapabilityDraft, HookDraft, ManifestDraft, Mistake, Mistakes, NeedDraft};
 use crate::capability::{Capability, CapabilityEntry};
 use crate::id::PluginName;
 use crate::version::Requirement;

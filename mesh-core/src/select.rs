@@ -117,7 +117,9 @@ pub fn select(
 
 /// Whether a provider is of the plugin and version that the call asks for.
 fn fits(target: &Target<'_>, row: &Provider) -> bool {
-    target.plugin.is_none_or(|plugin| *plugin == row.manifest.name)
+    target
+        .plugin
+        .is_none_or(|plugin| *plugin == row.manifest.name)
         && target
             .requirement
             .is_none_or(|requirement| requirement.matches(&row.manifest.version))
@@ -167,9 +169,7 @@ fn refusal(target: &Target<'_>, rows: &[Provider], avoid: &[InstanceId]) -> Mesh
                 "no plugin {plugin} that provides {capability} is in the mesh: start it, or check \
                  both names"
             ),
-            _ => format!(
-                "no plugin provides {capability}: start one that does, or check the name"
-            ),
+            _ => format!("no plugin provides {capability}: start one that does, or check the name"),
         };
         return MeshError::new(ErrorCode::NoProvider, text).at(place);
     }
@@ -182,7 +182,10 @@ fn refusal(target: &Target<'_>, rows: &[Provider], avoid: &[InstanceId]) -> Mesh
         } else {
             format!("{}, {}", route.state, route.reason)
         };
-        format!("{}@{} on {}: {why}", manifest.name, manifest.version, route.node)
+        format!(
+            "{}@{} on {}: {why}",
+            manifest.name, manifest.version, route.node
+        )
     };
     let mut reasons: Vec<String> = fitting.iter().take(MOST_REASONS).map(reason).collect();
     if fitting.len() > MOST_REASONS {

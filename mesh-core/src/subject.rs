@@ -72,7 +72,9 @@ pub fn parse_inbox_slot(subject: &str) -> Option<u64> {
     let whole = head.0 == "pm" && head.2 == "inbox" && owner.len() == 16 && tokens.next().is_none();
     // Only what `inbox_slot` writes: lowercase and without leading zeros.
     let canonical = !slot.starts_with('0') || slot.len() == 1;
-    let lower = slot.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+    let lower = slot
+        .bytes()
+        .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
     (whole && canonical && lower).then_some(())?;
     u64::from_str_radix(slot, 16).ok()
 }
@@ -113,7 +115,12 @@ mod tests {
             let subject = inbox_slot(&mesh, 7, slot);
             assert_eq!(parse_inbox_slot(subject.as_str()), Some(slot));
         }
-        for bad in ["", "pm.m.inbox.1.2", "pm.m.inbox.0000000000000007.", "x.y.z"] {
+        for bad in [
+            "",
+            "pm.m.inbox.1.2",
+            "pm.m.inbox.0000000000000007.",
+            "x.y.z",
+        ] {
             assert_eq!(parse_inbox_slot(bad), None, "{bad}");
         }
     }

@@ -28,10 +28,15 @@ fn parse(template: &str) -> Result<Vec<Part<'_>>, &'static str> {
         };
         let valid = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
         if name.is_empty() || !name.chars().all(valid) {
-            return Err("between { and } stands one name of letters, digits, _ and . (RFC 6570, \
-                        level 1: no operators, no lists)");
+            return Err(
+                "between { and } stands one name of letters, digits, _ and . (RFC 6570, \
+                        level 1: no operators, no lists)",
+            );
         }
-        if parts.iter().any(|part| matches!(part, Part::Variable(own) if *own == name)) {
+        if parts
+            .iter()
+            .any(|part| matches!(part, Part::Variable(own) if *own == name))
+        {
             return Err("each variable stands in it once");
         }
         if literal.is_empty() && matches!(parts.last(), Some(Part::Variable(_))) {

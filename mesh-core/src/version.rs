@@ -75,10 +75,9 @@ pub fn parse_dependency(text: &str) -> Result<(PluginName, Requirement), Require
     let (name, requirement) = text.split_at(end);
     let requirement = requirement.trim().trim_start_matches('@');
     // PyPI's spelling of equality.
-    let requirement = requirement.strip_prefix("==").map_or_else(
-        || requirement.to_owned(),
-        |version| format!("={version}"),
-    );
+    let requirement = requirement
+        .strip_prefix("==")
+        .map_or_else(|| requirement.to_owned(), |version| format!("={version}"));
     let requirement = if requirement.is_empty() {
         Requirement::any()
     } else {
@@ -102,10 +101,21 @@ mod tests {
         ] {
             let (parsed, requirement) = parse_dependency(text).expect(text);
             assert_eq!(parsed.as_str(), name);
-            assert!(requirement.matches(&yes.parse().expect("version")), "{text}");
-            assert!(!requirement.matches(&no.parse().expect("version")), "{text}");
+            assert!(
+                requirement.matches(&yes.parse().expect("version")),
+                "{text}"
+            );
+            assert!(
+                !requirement.matches(&no.parse().expect("version")),
+                "{text}"
+            );
         }
-        assert!(parse_dependency("time").expect("any").1.matches(&Version::new(9, 0, 0)));
+        assert!(
+            parse_dependency("time")
+                .expect("any")
+                .1
+                .matches(&Version::new(9, 0, 0))
+        );
         assert!(parse_dependency("Time>=1").is_err());
         assert!(parse_dependency("time>=banana").is_err());
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Limits, Permissions, Subscription};
+use crate::error::{ErrorCode, MeshError};
 
 /// What a plugin says of itself, unchecked, from a TOML file or from the wire.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +31,7 @@ pub struct ManifestDraft {
     /// Events that it wants.
     pub subscriptions: Vec<Subscription>,
     /// JSON Schema of its configuration, as JSON; empty: none.
-    pub config_schema: String,
+    pub config_schema: Vec<u8>,
     /// What it may do.
     pub permissions: Permissions,
     /// Limits that its host keeps for it.
@@ -73,7 +74,7 @@ pub struct CapabilityDraft {
     /// The name within the kind.
     pub name: String,
     /// The MCP entry or description object as JSON; empty: none.
-    pub entry: String,
+    pub entry: Vec<u8>,
     /// Repeating a call has no further effect.
     pub idempotent: bool,
     /// A call changes nothing.
@@ -121,3 +122,17 @@ impl fmt::Display for Mistakes {
 }
 
 impl std::error::Error for Mistakes {}
+
+impl From<Mistakes> for MeshError {
+    fn from(mistakes: Mistakes) -> Self {
+        let lines: Vec<String> = mistakes.0.iter().map(ToString::to_string).collect();
+        let head = match lines.len() {
+            1 => "the manifest has a mistake".to_owned(),
+            many => format!("the manifest has {many} mistakes"),
+        };
+        Self::new(
+            ErrorCode::InvalidManifest,
+            format!("{head}: {}", lines.join("; ")),
+        )
+    }
+}

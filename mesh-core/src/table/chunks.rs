@@ -86,7 +86,11 @@ impl<K: Ord + Clone, V: Clone> ChunkMap<K, V> {
                 self.len += 1;
                 if entries.len() > MOST {
                     // Keys often come in rising order (ids hold a time): leave full chunks behind.
-                    let cut = if place + 1 == entries.len() { place } else { MOST / 2 };
+                    let cut = if place + 1 == entries.len() {
+                        place
+                    } else {
+                        MOST / 2
+                    };
                     let tail = entries.split_off(cut);
                     chunks.insert(at + 1, Arc::new(tail));
                 }

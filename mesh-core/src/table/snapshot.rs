@@ -135,11 +135,15 @@ impl Table {
     /// The instances that provide a capability, by id, in every state.
     #[must_use]
     pub fn providers(&self, capability: &Capability) -> &[InstanceId] {
-        self.providers.get(capability).map_or(&[], |found| &found.ids)
+        self.providers
+            .get(capability)
+            .map_or(&[], |found| &found.ids)
     }
 
     pub(crate) fn provider_rows(&self, capability: &Capability) -> &[Provider] {
-        self.providers.get(capability).map_or(&[], |found| &found.rows)
+        self.providers
+            .get(capability)
+            .map_or(&[], |found| &found.rows)
     }
 
     /// The whole as an update that makes the same table from any older one.
@@ -187,7 +191,9 @@ impl Table {
         touched.extend(update.instances.iter().map(|route| route.instance));
         let specs = update.specs.iter().map(|(id, _)| id);
         for spec in specs.chain(&update.removed_specs) {
-            let Some(plugin) = spec.plugin() else { continue };
+            let Some(plugin) = spec.plugin() else {
+                continue;
+            };
             let users = self.instances_of(&plugin).filter(|user| user.spec == *spec);
             touched.extend(users.map(|user| user.instance));
         }
@@ -204,7 +210,8 @@ impl Table {
             self.instances.remove(instance);
         }
         for route in &update.instances {
-            self.instances.insert(route.instance, Arc::new(route.clone()));
+            self.instances
+                .insert(route.instance, Arc::new(route.clone()));
         }
         for node in &update.removed_nodes {
             self.nodes.remove(node);

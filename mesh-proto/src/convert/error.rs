@@ -1,0 +1,51 @@
+//! Errors.
+
+use std::time::Duration;
+
+use mesh_core::error::{ErrorCode, MeshError, Place};
+
+use crate::common;
+
+impl From<ErrorCode> for common::ErrorCode {
+    fn from(own: ErrorCode) -> Self {
+        Self::try_from(own.number()).unwrap_or(Self::Internal)
+    }
+}
+
+impl From<MeshError> for common::Error {
+    fn from(own: MeshError) -> Self {
+        let wait = own.retry_after.unwrap_or_default().as_millis();
+        Self {
+            code: own.code.number(),
+            message: own.message,
+            plugin: own.place.plugin,
+            version: own.place.version,
+            instance: own.place.instance,
+            node: own.place.node,
+            retry_after_ms: u32::try_from(wait).unwrap_or(u32::MAX),
+            details: own.details.unwrap_or_default().into(),
+        }
+    }
+}
+
+/// Every wire error has a meaning: a code that is not known here, from a newer peer, is INTERNAL.
+impl From<common::Error> for MeshError {
+    fn from(wire: common::Error) -> Self {
+        let wait = (wire.retry_after_ms > 0)
+            .then(|| Duration::from_millis(u64::from(wire.retry_after_ms)));
+        let details =
+            (!wire.details.is_empty()).then(|| String::from_utf8_lossy(&wire.details).into_owned());
+        Self {
+            code: ErrorCode::from_number(wire.code),
+            message: wire.message,
+            place: Place {
+                plugin: wire.plugin,
+                version: wire.version,
+                instance: wire.instance,
+                node: wire.node,
+            },
+            retry_after: wait,
+            details,
+        }
+    }
+}
