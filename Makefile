@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 CARGO ?= cargo
-# More arguments for `plugmesh dev`: make run ARGS="--port 9000"
+# More arguments for `plugmesh dev`: make run ARGS="--listen 127.0.0.1:9000"
 ARGS ?=
 # One part of the benchmarks: make bench ONLY=call
 ONLY ?=
@@ -29,10 +29,12 @@ run: ## start a whole mesh on this machine; Ctrl-C stops it
 
 test: ## set up what the tests need and run all of them
 	@scripts/setup-tests.sh
+	@$(CARGO) build --workspace --bins --locked
 	@$(NATS) && $(NATS_OLDEST) && $(TEST_PYTHON) && exec $(CARGO) test --workspace --locked
 
 bench: ## run the benchmarks; ONLY=call runs a part
-	@$(NATS) && exec $(CARGO) run --release --locked -p mesh-tests --bin bench -- $(if $(ONLY),--only $(ONLY))
+	@$(CARGO) build --release --workspace --bins --locked
+	@$(NATS) && exec target/release/bench $(if $(ONLY),--only $(ONLY))
 
 check: ## everything that must pass before a commit
 	@exec .ci/run
