@@ -60,3 +60,84 @@ fn body(status: StatusCode, value: &Value) -> Response {
     ];
     (status, headers, format!("{value}\n")).into_response()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test may panic")]
+mod tests {
+    use super::*;
+    use crate::Tasks;
+    use crate::net::bind_tcp;
+    use std::net::SocketAddr;
+    use std::time::{Duration, Instant};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    async fn get_text(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    /// A running server, with what stops it.
+    fn start(readiness: &Readiness, limits: HttpLimits) -> (SocketAddr, Tasks) {
+        let listener = bind_tcp("127.0.0.1:0".parse().unwrap(), "test.listen").unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = admin_only(readiness.clone(), Metrics::new());
+        let tasks = Tasks::new();
+        let (inner, stop) = (tasks.clone(), tasks.token());
+        tasks.spawn("http", async move {
+            serve_http(listener, router, &inner, stop, limits).await;
+        });
+        (address, tasks)
+    }
+
+    #[tokio::test]
+    async fn the_endpoints_answer_with_their_status_and_media_type() {
+        let readiness = Readiness::new();
+        let latch = readiness.latch("bus");
+        let (address, tasks) = start(&readiness, HttpLimits::default());
+        let health = get_text(address, "/health").await;
+        assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
+        let ready = get_text(address, "/ready").await;
+        assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
+        let body = r#"{"ready":false,"checks":[{"name":"bus","ready":false,"detail":"starting"}]}"#;
+        assert!(ready.trim_end().ends_with(body), "{ready}");
+        latch.set_ready();
+        assert!(
+            get_text(address, "/ready")
+                .await
+                .starts_with("HTTP/1.1 200 ")
+        );
+        let metrics = get_text(address, "/metrics").await;
+        assert!(metrics.contains("content-type: application/openmetrics-text; version=1.0.0"));
+        assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+        let unknown = get_text(address, "/nothing").await;
+        assert!(unknown.starts_with("HTTP/1.1 404 "), "{unknown}");
+        assert!(unknown.contains("there are /health, /ready and /metrics"));
+        tasks.cancel();
+        assert!(tasks.join(Duration::from_secs(5)).await.is_clean());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_nothing_is_sent_away_and_one_that_stays_does_not_hold_the_end() {
+        let limits = HttpLimits {
+            header_timeout: Duration::from_millis(100),
+            grace: Duration::from_millis(100),
+            ..HttpLimits::default()
+        };
+        let (address, tasks) = start(&Readiness::new(), limits);
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        silent.write_all(b"GET / HT").await.unwrap();
+        let mut rest = Vec::new();
+        let begun = Instant::now();
+        silent.read_to_end(&mut rest).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        let _stays = TcpStream::connect(address).await.unwrap();
+        tasks.cancel();
+        let report = tasks.join(Duration::from_secs(5)).await;
+        assert!(report.panicked.is_empty(), "{report:?}");
+    }
+}

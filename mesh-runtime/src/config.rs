@@ -1,13 +1,19 @@
 //! Configuration: defaults, then a file, then the environment, then flags; every mistake at once.
 
+mod check;
+mod environment;
 mod load;
 mod mistake;
+mod near;
+mod reference;
 pub mod schema;
 mod sections;
 mod units;
 
 pub use load::{Sources, load};
 pub use mistake::{ConfigErrors, Mistake};
+pub use near::nearest;
+pub use reference::{Field, markdown, settings};
 pub use sections::{LogFormat, MeshSection, NatsSection, TelemetryConfig};
 pub use units::{ByteSize, HumanDuration, UnitError};
 

@@ -48,3 +48,20 @@ pub fn context_of(span: &Span, fallback: &TraceContext) -> TraceContext {
         tracestate: carrier.remove("tracestate").unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_exporter_the_callers_context_passes_untouched() {
+        let caller = TraceContext {
+            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+            tracestate: "vendor=1".to_owned(),
+        };
+        let span = tracing::info_span!(target: RPC_TARGET, "call");
+        assert!(span.is_disabled());
+        set_parent(&span, &caller);
+        assert_eq!(context_of(&span, &caller), caller);
+    }
+}

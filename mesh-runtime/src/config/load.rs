@@ -1,23 +1,63 @@
-//! The loader.
+//! The loader: merges the sources, checks the whole against the schema, and finds every mistake.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use figment::value::{Dict, Map as Profiles};
+use figment::{Figment, Metadata, Profile, Provider};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::{ConfigErrors, Validate};
+use super::check::{Checked, mistakes_of};
+use super::{ConfigErrors, Mistake, Validate, environment, schema};
 
 /// Where a configuration comes from; later ones win: defaults, file, environment, flags.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// A TOML file; it must exist.
     pub file: Option<PathBuf>,
-    /// The environment, as pairs; [`Sources::with_env`] takes the process's.
+    /// Environment variables; [`Sources::with_env`] takes the process's.
     pub env: Vec<(String, String)>,
-    /// Flags, as an object shaped like the configuration.
-    pub flags: serde_json::Value,
+    /// Flags, as an object shaped like the configuration; nulls are flags that were not given.
+    pub flags: Value,
 }
+
+impl Sources {
+    /// Takes the process's environment. What is not UTF-8 can't be a setting and is left out.
+    #[must_use]
+    pub fn with_env(mut self) -> Self {
+        self.env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with(super::ENV_PREFIX))
+            .collect();
+        self
+    }
+}
+
+/// One source of values.
+struct Layer {
+    name: String,
+    value: Value,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<Profiles<Profile, Dict>, figment::Error> {
+        let dict = figment::value::Value::serialize(&self.value)?
+            .into_dict()
+            .unwrap_or_default();
+        Ok(Profile::Default.collect(dict))
+    }
+}
+
+/// Names of the layers; those of the environment and of flags stand for a name per value.
+const DEFAULT: &str = "default";
+const ENV: &str = "env";
+const FLAG: &str = "flag";
 
 /// Loads a configuration.
 ///
@@ -28,6 +68,156 @@ pub fn load<T>(sources: &Sources) -> Result<T, ConfigErrors>
 where
     T: Serialize + DeserializeOwned + JsonSchema + Default + Validate,
 {
-    let _ = sources;
-    Ok(T::default())
+    let whole = schema::of::<T>();
+    let environment = environment::read(&sources.env, &whole);
+    let mut mistakes = environment.mistakes;
+    let mut figment = Figment::from(Layer {
+        name: DEFAULT.to_owned(),
+        value: serde_json::to_value(T::default())
+            .map_err(|error| broken("default", &error.to_string()))?,
+    });
+    if let Some(path) = &sources.file {
+        match read_file(path) {
+            Ok(value) => {
+                let name = format!("file {}", path.display());
+                figment = figment.merge(Layer { name, value });
+            }
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    let mut flags = sources.flags.clone();
+    drop_nulls(&mut flags);
+    for (name, value) in [(ENV, environment.values), (FLAG, flags)] {
+        let name = name.to_owned();
+        figment = figment.merge(Layer { name, value });
+    }
+    let merged: Value = figment
+        .extract()
+        .map_err(|error| broken("configuration", &error.to_string()))?;
+    let validator = schema::validator(&whole).map_err(|error| broken("schema", &error))?;
+    let checked = Checked {
+        schema: &whole,
+        value: &merged,
+    };
+    for (path, mut mistake) in mistakes_of(&validator, &checked) {
+        mistake.source = source(&figment, &path);
+        mistakes.push(mistake);
+    }
+    if mistakes.is_empty() {
+        match read_value::<T>(&merged, &figment) {
+            Ok(config) => {
+                mistakes.extend(config.validate());
+                for mistake in mistakes.iter_mut().filter(|found| found.source.is_empty()) {
+                    mistake.source = source(&figment, &split(&mistake.field));
+                }
+                if mistakes.is_empty() {
+                    return Ok(config);
+                }
+            }
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    Err(ConfigErrors(mistakes))
 }
+
+/// A fault that no value can cause.
+fn broken(what: &str, why: &str) -> ConfigErrors {
+    let remedy = "this is a bug of Plugmesh: report it";
+    ConfigErrors(vec![Mistake::new(what, why, remedy)])
+}
+
+fn read_file(path: &Path) -> Result<Value, Mistake> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let remedy = "give a TOML file that this user may read with --config";
+        Mistake::new(&shown, format!("can't be read: {error}"), remedy)
+    })?;
+    toml::from_str(&text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let before = text.get(..start).unwrap_or(&text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        let problem = format!("is not TOML: {}", error.message().trim());
+        let remedy = "mend the file there; the format is at https://toml.io";
+        Mistake::new(
+            format!("{shown} line {line}, column {column}"),
+            problem.replace('\n', ", "),
+            remedy,
+        )
+    })
+}
+
+fn drop_nulls(value: &mut Value) {
+    if let Value::Object(object) = value {
+        object.retain(|_, value| !value.is_null());
+        object.values_mut().for_each(drop_nulls);
+    }
+}
+
+/// What the schema let through but the types do not take.
+fn read_value<T: DeserializeOwned>(merged: &Value, figment: &Figment) -> Result<T, Mistake> {
+    serde_json::from_value(merged.clone()).map_err(|error| {
+        // serde_json does not tell where; figment does.
+        match figment.extract::<T>().err() {
+            Some(found) if !found.path.is_empty() => {
+                let mut mistake = Mistake::new(join(&found.path), found.kind.to_string(), "");
+                mistake.source = source(figment, &found.path);
+                mistake
+            }
+            _ => Mistake::new("configuration", error.to_string(), ""),
+        }
+    })
+}
+
+/// Where the value at a path came from; where nothing is, where its section came from.
+fn source(figment: &Figment, path: &[String]) -> String {
+    let found = (1..=path.len()).rev().find_map(|length| {
+        let path = path.get(..length)?;
+        let name = &figment.find_metadata(&path.join("."))?.name;
+        Some((name.as_ref(), path))
+    });
+    let Some((name, path)) = found else {
+        return String::new();
+    };
+    // Lists are set as a whole.
+    let named: Vec<&str> = path
+        .iter()
+        .map(String::as_str)
+        .take_while(|key| key.parse::<usize>().is_err())
+        .collect();
+    match name {
+        ENV => format!("env {}", super::env_name(&named.join("."))),
+        FLAG => {
+            let key = named.last().copied().unwrap_or_default();
+            format!("flag --{}", key.replace('_', "-"))
+        }
+        other => other.to_owned(),
+    }
+}
+
+/// `a.b[0].c` of a, b, 0, c.
+pub(super) fn join(path: &[String]) -> String {
+    let mut text = String::new();
+    for key in path {
+        if key.parse::<usize>().is_ok() {
+            text.extend(["[", key, "]"]);
+        } else {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(key);
+        }
+    }
+    text
+}
+
+fn split(field: &str) -> Vec<String> {
+    field
+        .split(['.', '[', ']'])
+        .filter(|key| !key.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,11 @@ pub struct MeshSection {
 #[serde(default, deny_unknown_fields)]
 pub struct NatsSection {
     /// Addresses of the servers, separated by commas.
-    #[schemars(regex(pattern = r"^\s*(nats|tls)://[^\s,]+(\s*,\s*(nats|tls)://[^\s,]+)*\s*$"))]
+    #[schemars(
+        title = "one or more addresses of NATS servers",
+        regex(pattern = r"^\s*(nats|tls)://[^\s,]+(\s*,\s*(nats|tls)://[^\s,]+)*\s*$"),
+        example = "nats://127.0.0.1:4222"
+    )]
     pub url: String,
     /// File with the credentials that the server wants.
     pub credentials: Option<PathBuf>,
@@ -56,7 +60,10 @@ pub struct TelemetryConfig {
     pub log_format: LogFormat,
     /// Where spans are sent by OTLP over gRPC, such as `http://127.0.0.1:4317`; nothing is sent when
     /// neither this nor OTEL_EXPORTER_OTLP_ENDPOINT is set.
-    #[schemars(extend("pattern" = "^https?://[^/\\s]+"))]
+    #[schemars(
+        title = "the address of a collector",
+        extend("pattern" = "^http://[^/\\s]+", "examples" = ["http://127.0.0.1:4317"])
+    )]
     pub otlp_endpoint: Option<String>,
 }
 

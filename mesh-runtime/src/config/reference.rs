@@ -1,0 +1,212 @@
+//! The reference of a configuration, made from its schema and its defaults, so that it can't drift
+//! from what is checked.
+
+use std::fmt::Write;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{env_name, schema};
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Field {
+    /// Where it stands, such as `gateway.listen`; `[]` stands for each item of a list.
+    pub path: String,
+    /// What it is, for a person, such as "text", "duration", "list of text".
+    pub kind: String,
+    /// What is allowed, such as "1 to 65535" or "one of text, json"; may be empty.
+    pub range: String,
+    /// What it means.
+    pub description: String,
+}
+
+/// All settings of a schema, in its order.
+pub(super) fn fields(whole: &Value) -> Vec<Field> {
+    let mut found = Vec::new();
+    collect(whole, "", &mut found);
+    found
+}
+
+fn collect(part: &Value, path: &str, found: &mut Vec<Field>) {
+    let Some(properties) = part.get("properties").and_then(Value::as_object) else {
+        return;
+    };
+    for (key, schema) in properties {
+        if schema.get("x-hidden") == Some(&Value::Bool(true)) {
+            continue;
+        }
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        if schema.get("properties").is_some() {
+            collect(schema, &path, found);
+            continue;
+        }
+        found.push(Field {
+            path: path.clone(),
+            kind: kind(schema),
+            range: range(schema),
+            description: description(schema),
+        });
+        if let Some(items) = schema.get("items") {
+            collect(items, &format!("{path}[]"), found);
+        }
+    }
+}
+
+fn description(schema: &Value) -> String {
+    let text = schema.get("description").and_then(Value::as_str);
+    text.unwrap_or_default().replace('\n', " ")
+}
+
+/// The schemas of durations and sizes give examples with units; nothing else does.
+pub(super) fn kind(schema: &Value) -> String {
+    let types = schema::types(schema);
+    let is = |kind: &str| types.contains(&kind);
+    let pattern = schema.get("pattern").and_then(Value::as_str).unwrap_or("");
+    let format = schema.get("format").and_then(Value::as_str).unwrap_or("");
+    let name = if is("array") {
+        let item = schema.get("items").map_or_else(String::new, kind);
+        return format!("list of {item}");
+    } else if pattern.contains("(ms|s|m|h)") {
+        "duration"
+    } else if pattern.contains("KiB") {
+        "size"
+    } else if format == "ip-port" {
+        "address:port"
+    } else if is("boolean") {
+        "true or false"
+    } else if is("integer") {
+        "whole number"
+    } else if is("number") {
+        "number"
+    } else if is("object") && schema.get("properties").is_some() {
+        "table"
+    } else if is("object") {
+        "table of own keys"
+    } else {
+        "text"
+    };
+    name.to_owned()
+}
+
+fn range(schema: &Value) -> String {
+    let choices = schema::choices(schema);
+    if !choices.is_empty() {
+        return format!("one of {}", choices.join(", "));
+    }
+    let number = |key: &str| schema.get(key).map(ToString::to_string);
+    let (least, most) = (number("minimum"), number("maximum"));
+    match (least, most) {
+        (Some(least), Some(most)) => return format!("{least} to {most}"),
+        (Some(least), None) => return format!("at least {least}"),
+        (None, Some(most)) => return format!("at most {most}"),
+        (None, None) => {}
+    }
+    let items = number("minItems").map(|least| format!("at least {least} items"));
+    items.unwrap_or_default()
+}
+
+/// All settings of a configuration.
+#[must_use]
+pub fn settings<T: JsonSchema>() -> Vec<Field> {
+    fields(&schema::of::<T>())
+}
+
+/// The reference as Markdown: a section for each table, a row for each setting.
+#[must_use]
+pub fn markdown<T: JsonSchema + Serialize + Default>() -> String {
+    let whole = schema::of::<T>();
+    let defaults = serde_json::to_value(T::default()).unwrap_or_default();
+    let mut text = String::new();
+    let mut section = String::new();
+    for field in fields(&whole) {
+        let (table, name) = field.path.rsplit_once('.').unwrap_or(("", &field.path));
+        if table != section {
+            table.clone_into(&mut section);
+            heading(&mut text, table, &whole);
+        }
+        let default = default_of(&defaults, &field.path);
+        let env = if field.path.contains("[]") {
+            "in the file only".to_owned()
+        } else {
+            format!("`{}`", env_name(&field.path))
+        };
+        let range = match field.range.as_str() {
+            "" => String::new(),
+            range => format!(", {range}"),
+        };
+        let meaning = field.description.replace('|', "\\|");
+        // Writing to a String can't fail.
+        let _ = writeln!(
+            text,
+            "| `{name}` | {}{range} | {default} | {env} | {meaning} |",
+            field.kind
+        );
+    }
+    text
+}
+
+fn heading(text: &mut String, table: &str, whole: &Value) {
+    let path: Vec<String> = table
+        .split('.')
+        .flat_map(|key| match key.strip_suffix("[]") {
+            Some(list) => vec![list.to_owned(), "0".to_owned()],
+            None => vec![key.to_owned()],
+        })
+        .collect();
+    let about = schema::at(whole, &path)
+        .map(description)
+        .unwrap_or_default();
+    let title = match table.strip_suffix("[]") {
+        Some(list) => format!("[[{list}]]"),
+        None => format!("[{table}]"),
+    };
+    let _ = write!(
+        text,
+        "\n## `{title}`\n\n{about}{}| setting | type and range | default | environment | meaning |\n\
+         |---|---|---|---|---|\n",
+        if about.is_empty() { "" } else { "\n\n" }
+    );
+}
+
+fn default_of(defaults: &Value, path: &str) -> String {
+    if path.contains("[]") {
+        return String::new();
+    }
+    let pointer = format!("/{}", path.replace('.', "/"));
+    match defaults.pointer(&pointer) {
+        None | Some(Value::Null) => "none".to_owned(),
+        Some(Value::String(text)) if text.is_empty() => "empty".to_owned(),
+        Some(value) => format!("`{value}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NatsSection;
+    use serde::Deserialize;
+
+    #[derive(Serialize, Deserialize, JsonSchema, Default)]
+    #[serde(default, deny_unknown_fields)]
+    struct Whole {
+        /// The broker.
+        nats: NatsSection,
+    }
+
+    #[test]
+    fn a_row_has_type_default_environment_and_meaning() {
+        let text = markdown::<Whole>();
+        assert!(text.contains("## `[nats]`"), "{text}");
+        assert!(text.contains(
+            "| `url` | text | `\"nats://127.0.0.1:4222\"` | `PLUGMESH_NATS__URL` | Addresses of \
+             the servers, separated by commas. |"
+        ), "{text}");
+        assert!(text.contains("| `credentials` | text | none | `PLUGMESH_NATS__CREDENTIALS` |"));
+    }
+}
