@@ -3,6 +3,9 @@
 mod capabilities;
 mod check;
 mod draft;
+mod file;
+mod reader;
+mod units;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use serde_json::value::RawValue;
 pub use self::capabilities::MAX_CAPABILITIES;
 pub use self::check::MAX_MANIFEST_BYTES;
 pub use self::draft::{CapabilityDraft, HookDraft, ManifestDraft, Mistake, Mistakes, NeedDraft};
+pub use self::file::{ManifestFile, RuntimeCommand};
 use crate::capability::{Capability, CapabilityEntry};
 use crate::id::PluginName;
 use crate::version::Requirement;
@@ -65,6 +69,14 @@ pub struct Manifest {
     /// What it provides.
     #[serde(default)]
     pub capabilities: Vec<CapabilityEntry>,
+}
+
+impl PartialEq for Manifest {
+    fn eq(&self, other: &Self) -> bool {
+        // By their JSON, since raw JSON in them compares by its text.
+        let json = |manifest: &Self| serde_json::to_string(manifest).ok();
+        self.name == other.name && self.version == other.version && json(self) == json(other)
+    }
 }
 
 /// A requirement and whether it blocks.
@@ -125,3 +137,6 @@ pub struct Limits {
     /// Calls in flight.
     pub concurrency: u32,
 }
+
+#[cfg(test)]
+mod tests;

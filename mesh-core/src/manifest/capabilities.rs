@@ -73,10 +73,7 @@ fn check(draft: CapabilityDraft, found: &mut Mistakes) -> Option<CapabilityEntry
         }
     };
     let shape = Shape::of(kind);
-    let name_field = match shape {
-        Some(shape) => format!("{field}.{}", shape.name),
-        None => format!("{field}.name"),
-    };
+    let name_field = format!("{field}.{}", name_field(kind));
     let before = found.0.len();
     let capability = match Capability::new(kind, &draft.name) {
         Ok(capability) => match check_name(kind, &draft.name) {
@@ -105,7 +102,7 @@ fn check(draft: CapabilityDraft, found: &mut Mistakes) -> Option<CapabilityEntry
     } else if let Some(shape) = shape {
         found.add(
             format!("{field}.entry"),
-            format_args!("is missing: give {} as JSON", shape.what),
+            format_args!("is missing: give {} as a JSON object", shape.what),
         );
     }
     if found.0.len() > before {
@@ -184,133 +181,153 @@ pub(super) fn json_object(
 }
 
 /// What MCP says of the entries of a kind.
-#[derive(Clone, Copy)]
 struct Shape {
     what: &'static str,
     /// The field that names the entry, equal to the capability's name.
     name: &'static str,
     /// Fields that must be there, beside the name.
     required: &'static [&'static str],
-    /// Fields with the JSON type that each must have where it is there.
-    types: &'static [(&'static str, &'static str)],
+    /// All fields, with the JSON type that each must have where it is there.
+    fields: &'static [(&'static str, &'static str)],
 }
 
+const TOOL: Shape = Shape {
+    what: "an MCP tool",
+    name: "name",
+    required: &["inputSchema"],
+    fields: &[
+        ("name", "string"),
+        ("title", "string"),
+        ("description", "string"),
+        ("inputSchema", "object"),
+        ("outputSchema", "object"),
+        ("annotations", "object"),
+        ("icons", "array"),
+        ("execution", "object"),
+        ("_meta", "object"),
+    ],
+};
+
+const RESOURCE: Shape = Shape {
+    what: "an MCP resource",
+    name: "uri",
+    required: &["name"],
+    fields: &[
+        ("uri", "string"),
+        ("name", "string"),
+        ("title", "string"),
+        ("description", "string"),
+        ("mimeType", "string"),
+        ("size", "number"),
+        ("annotations", "object"),
+        ("icons", "array"),
+        ("_meta", "object"),
+    ],
+};
+
+const RESOURCE_TEMPLATE: Shape = Shape {
+    what: "an MCP resource template",
+    name: "uriTemplate",
+    required: &["name"],
+    fields: &[
+        ("uriTemplate", "string"),
+        ("name", "string"),
+        ("title", "string"),
+        ("description", "string"),
+        ("mimeType", "string"),
+        ("annotations", "object"),
+        ("icons", "array"),
+        ("_meta", "object"),
+    ],
+};
+
+const PROMPT: Shape = Shape {
+    what: "an MCP prompt",
+    name: "name",
+    required: &[],
+    fields: &[
+        ("name", "string"),
+        ("title", "string"),
+        ("description", "string"),
+        ("arguments", "array"),
+        ("icons", "array"),
+        ("_meta", "object"),
+    ],
+};
+
+const SERVICE_FIELDS: &[&str] = &[
+    "name",
+    "title",
+    "description",
+    "inputSchema",
+    "outputSchema",
+];
+
 impl Shape {
-    fn of(kind: CapabilityKind) -> Option<Self> {
-        let shape = match kind {
-            CapabilityKind::Tool => Self {
-                what: "the MCP tool",
-                name: "name",
-                required: &["inputSchema"],
-                types: &[
-                    ("title", "string"),
-                    ("description", "string"),
-                    ("inputSchema", "object"),
-                    ("outputSchema", "object"),
-                    ("annotations", "object"),
-                    ("icons", "array"),
-                    ("_meta", "object"),
-                ],
-            },
-            CapabilityKind::Resource => Self {
-                what: "the MCP resource",
-                name: "uri",
-                required: &["name"],
-                types: &[
-                    ("name", "string"),
-                    ("title", "string"),
-                    ("description", "string"),
-                    ("mimeType", "string"),
-                    ("size", "number"),
-                    ("annotations", "object"),
-                    ("icons", "array"),
-                    ("_meta", "object"),
-                ],
-            },
-            CapabilityKind::ResourceTemplate => Self {
-                what: "the MCP resource template",
-                name: "uriTemplate",
-                required: &["name"],
-                types: &[
-                    ("name", "string"),
-                    ("title", "string"),
-                    ("description", "string"),
-                    ("mimeType", "string"),
-                    ("annotations", "object"),
-                    ("icons", "array"),
-                    ("_meta", "object"),
-                ],
-            },
-            CapabilityKind::Prompt => Self {
-                what: "the MCP prompt",
-                name: "name",
-                required: &[],
-                types: &[
-                    ("title", "string"),
-                    ("description", "string"),
-                    ("arguments", "array"),
-                    ("icons", "array"),
-                    ("_meta", "object"),
-                ],
-            },
-            _ => return None,
-        };
-        Some(shape)
+    fn of(kind: CapabilityKind) -> Option<&'static Self> {
+        match kind {
+            CapabilityKind::Tool => Some(&TOOL),
+            CapabilityKind::Resource => Some(&RESOURCE),
+            CapabilityKind::ResourceTemplate => Some(&RESOURCE_TEMPLATE),
+            CapabilityKind::Prompt => Some(&PROMPT),
+            _ => None,
+        }
     }
 
-    fn check(self, entry: &Map<String, Value>, name: &str, field: &str, found: &mut Mistakes) {
-        let own = self.name;
-        match entry.get(own) {
-            Some(Value::String(text)) if text == name => {}
-            Some(Value::String(text)) => found.add(
-                format!("{field}.entry.{own}"),
-                format_args!("is {text:?}, but the capability is named {name:?}: make them equal"),
-            ),
-            Some(_) => found.add(format!("{field}.entry.{own}"), "is not a string"),
-            None => found.add(
-                format!("{field}.entry.{own}"),
-                format_args!("is missing: {} names itself", self.what),
-            ),
-        }
-        for required in self.required {
-            if !entry.contains_key(*required) {
-                found.add(
-                    format!("{field}.entry.{required}"),
-                    format_args!("is missing: {} must have it", self.what),
-                );
-            }
-        }
-        for (key, wanted) in self.types {
+    fn check(&self, entry: &Map<String, Value>, name: &str, field: &str, found: &mut Mistakes) {
+        let mut wrong = |key: &str, problem: String| {
+            found.add(format!("{field}.entry.{key}"), problem);
+        };
+        for (key, wanted) in self.fields {
             if let Some(value) = entry.get(*key)
                 && type_name(value) != *wanted
             {
-                found.add(
-                    format!("{field}.entry.{key}"),
-                    format_args!("is of type {}, but must be {wanted}", type_name(value)),
+                wrong(
+                    key,
+                    format!("is of type {}, but must be of {wanted}", type_name(value)),
                 );
             }
         }
-        for schema in ["inputSchema", "outputSchema"] {
-            if let Some(Value::Object(object)) = entry.get(schema)
-                && schema == "inputSchema"
-                && object.get("type").and_then(Value::as_str) != Some("object")
-            {
-                found.add(
-                    format!("{field}.entry.{schema}.type"),
-                    "must be \"object\": a tool takes its arguments as a JSON object",
-                );
+        for key in self.required.iter().chain([&self.name]) {
+            if !entry.contains_key(*key) {
+                wrong(key, format!("is missing: {} must have it", self.what));
             }
+        }
+        if let Some(Value::String(own)) = entry.get(self.name)
+            && own != name
+        {
+            wrong(
+                self.name,
+                format!("is {own:?}, but the capability is named {name:?}: make them equal"),
+            );
+        }
+        if let Some(Value::Object(schema)) = entry.get("inputSchema")
+            && schema.get("type").and_then(Value::as_str) != Some("object")
+        {
+            let rule = "must be \"object\": a tool takes its arguments as a JSON object";
+            wrong("inputSchema.type", rule.to_owned());
         }
         if let Some(Value::Array(arguments)) = entry.get("arguments") {
             for (place, argument) in arguments.iter().enumerate() {
                 if argument.get("name").and_then(Value::as_str).is_none() {
-                    found.add(
-                        format!("{field}.entry.arguments[{place}].name"),
-                        "is missing: each argument of a prompt has a name",
-                    );
+                    let rule = "is missing: each argument of a prompt has a name";
+                    wrong(&format!("arguments[{place}].name"), rule.to_owned());
                 }
             }
         }
+    }
+}
+
+/// The field that names an entry of a kind.
+pub(super) fn name_field(kind: CapabilityKind) -> &'static str {
+    Shape::of(kind).map_or("name", |shape| shape.name)
+}
+
+/// The fields of an entry that are known: those of MCP, or of a service's description.
+pub(super) fn known_fields(kind: CapabilityKind) -> Vec<&'static str> {
+    match Shape::of(kind) {
+        Some(shape) => shape.fields.iter().map(|(key, _)| *key).collect(),
+        None => SERVICE_FIELDS.to_vec(),
     }
 }
 

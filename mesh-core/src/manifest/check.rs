@@ -1,6 +1,7 @@
 //! The rules of a manifest; all mistakes are found at once.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::draft::{HookDraft, ManifestDraft, Mistakes, NeedDraft};
 use super::{Hook, Manifest, Need, Permissions, Subscription};
 use crate::capability::{Capability, CapabilityKind};
 use crate::id::PluginName;
-use crate::version::Requirement;
+use crate::version::{Requirement, parse_dependency};
 
 /// Largest manifest, as JSON, in bytes.
 pub const MAX_MANIFEST_BYTES: usize = 256 * 1024;
@@ -39,9 +40,7 @@ impl ManifestDraft {
         self.check_texts(found);
         let name = parsed::<PluginName>("name", &self.name, "a name", found);
         let version = check_version(&self.version, found);
-        let dependencies = check_needs("dependencies", self.dependencies, found, |text| {
-            PluginName::new(text).map_err(|error| error.to_string())
-        });
+        let dependencies = check_needs("dependencies", self.dependencies, found, parse_plugin);
         if let Some(name) = &name
             && dependencies.contains_key(name)
         {
@@ -50,10 +49,7 @@ impl ManifestDraft {
                 "a plugin can't depend on itself: remove it",
             );
         }
-        let requires = check_needs("requires", self.requires, found, |text| {
-            text.parse::<Capability>()
-                .map_err(|error| error.to_string())
-        });
+        let requires = check_needs("requires", self.requires, found, parse_capability);
         check_count("hooks", self.hooks.len(), found);
         let hooks = self.hooks.into_iter().enumerate();
         let hooks = hooks
@@ -136,7 +132,7 @@ fn check_count(field: &str, count: usize, found: &mut Mistakes) {
 }
 
 /// Parses a text that must be there.
-fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+fn parsed<T: std::str::FromStr<Err: Display>>(
     field: &str,
     text: &str,
     what: &str,
@@ -166,36 +162,74 @@ fn check_version(text: &str, found: &mut Mistakes) -> Option<Version> {
         .ok()
 }
 
-fn check_needs<K: Ord + std::fmt::Display>(
+/// The path of a requirement in mistakes, quoted as TOML would where the name is not plain.
+pub(super) fn need_path(field: &str, name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.chars().all(plain) {
+        format!("{field}.{name}")
+    } else {
+        format!("{field}.{name:?}")
+    }
+}
+
+/// What is needed and which versions will do, or the mistakes in either.
+type Parsed<K> = Result<(K, Requirement), Vec<String>>;
+
+fn parse_plugin(need: &NeedDraft) -> Parsed<PluginName> {
+    if need.requirement.trim().is_empty() {
+        // A name alone, or the one-text spelling with the requirement in it.
+        return parse_dependency(&need.what).map_err(|error| vec![error.to_string()]);
+    }
+    both(PluginName::new(&need.what), need)
+}
+
+fn parse_capability(need: &NeedDraft) -> Parsed<Capability> {
+    both(need.what.parse(), need)
+}
+
+fn both<K, E: Display>(what: Result<K, E>, need: &NeedDraft) -> Parsed<K> {
+    let requirement = match need.requirement.trim() {
+        "" => Ok(Requirement::any()),
+        text => text.parse::<Requirement>(),
+    };
+    match (what, requirement) {
+        (Ok(what), Ok(requirement)) => Ok((what, requirement)),
+        (what, requirement) => {
+            let what = what.err().map(|error| error.to_string());
+            let requirement = requirement.err().map(|error| error.to_string());
+            Err(what.into_iter().chain(requirement).collect())
+        }
+    }
+}
+
+fn check_needs<K: Ord>(
     field: &str,
     needs: Vec<NeedDraft>,
     found: &mut Mistakes,
-    parse: impl Fn(&str) -> Result<K, String>,
+    parse: impl Fn(&NeedDraft) -> Parsed<K>,
 ) -> BTreeMap<K, Need> {
     check_count(field, needs.len(), found);
     let mut checked = BTreeMap::new();
     for (place, need) in needs.into_iter().enumerate() {
-        // A name that can stand in a path does, any other is told by its place.
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_:.".contains(c);
         let path = match need.what.as_str() {
             "" => format!("{field}[{place}]"),
-            name if !name.chars().all(plain) || name.len() > 80 => format!("{field}[{place}]"),
-            name if name.contains([':', '.']) => format!("{field}.\"{name}\""),
-            name => format!("{field}.{name}"),
+            name if name.len() > 80 => format!("{field}[{place}]"),
+            name => need_path(field, name),
         };
-        let requirement = match need.requirement.trim() {
-            "" => Ok(Requirement::any()),
-            text => text.parse::<Requirement>(),
-        };
-        let what = parse(&need.what).map_err(|error| found.add(&path, error));
-        let requirement = requirement.map_err(|error| found.add(&path, error));
-        if let (Ok(what), Ok(requirement)) = (what, requirement) {
-            let need = Need {
-                requirement,
-                optional: need.optional,
-            };
-            if checked.insert(what, need).is_some() {
-                found.add(path, "stands here twice: keep one of them");
+        match parse(&need) {
+            Ok((what, requirement)) => {
+                let need = Need {
+                    requirement,
+                    optional: need.optional,
+                };
+                if checked.insert(what, need).is_some() {
+                    found.add(path, "stands here twice: keep one of them");
+                }
+            }
+            Err(problems) => {
+                for problem in problems {
+                    found.add(path.as_str(), problem);
+                }
             }
         }
     }
