@@ -6,6 +6,7 @@
 pub mod call;
 pub mod capability;
 pub mod error;
+pub mod graph;
 pub mod id;
 pub mod manifest;
 pub mod revision;
