@@ -196,9 +196,9 @@ pub struct MeshError {
     pub code: ErrorCode,
     /// One line for a person: what failed and what to do.
     pub message: String,
-    /// Where it failed, as far as is known.
+    /// Where it failed, as far as is known; boxed, so that results stay small on the hot path.
     #[serde(default)]
-    pub place: Place,
+    pub place: Box<Place>,
     /// For [`ErrorCode::Overloaded`]: how long to wait before trying again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Duration>,
@@ -235,7 +235,7 @@ impl MeshError {
         Self {
             code,
             message: message.into(),
-            place: Place::default(),
+            place: Box::default(),
             retry_after: None,
             details: None,
         }
@@ -245,7 +245,7 @@ impl MeshError {
     #[must_use]
     pub fn at(mut self, place: Place) -> Self {
         if self.place.is_unknown() {
-            self.place = place;
+            *self.place = place;
         }
         self
     }
@@ -266,7 +266,7 @@ impl fmt::Display for MeshError {
             version,
             instance,
             node,
-        } = &self.place;
+        } = &*self.place;
         let mut parts = Vec::new();
         match (plugin.is_empty(), version.is_empty()) {
             (false, false) => parts.push(format!("plugin {plugin}@{version}")),

@@ -201,3 +201,6 @@ fn refusal(target: &Target<'_>, rows: &[Provider], avoid: &[InstanceId]) -> Mesh
     );
     MeshError::new(ErrorCode::Unavailable, text).at(place)
 }
+
+#[cfg(test)]
+mod tests;

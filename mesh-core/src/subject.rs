@@ -106,6 +106,8 @@ pub fn registry_bucket(mesh: &MeshName) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -122,6 +124,48 @@ mod tests {
             "x.y.z",
         ] {
             assert_eq!(parse_inbox_slot(bad), None, "{bad}");
+        }
+    }
+
+    fn label() -> impl Strategy<Value = String> {
+        "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?"
+    }
+
+    proptest! {
+        #[test]
+        fn names_add_neither_tokens_nor_wildcards(
+            mesh in label(), node in label(), generation: u64, owner: u64, slot: u64,
+        ) {
+            let mesh = MeshName::new(&mesh).expect("a label");
+            let node = NodeId::new(&node).expect("a label");
+            let generation = Generation(generation);
+            let load = node_load(&mesh, &node, generation);
+            prop_assert_eq!(parse_node_load(load.as_str()), Some((node.clone(), generation)));
+            let answer = inbox_slot(&mesh, owner, slot);
+            prop_assert_eq!(parse_inbox_slot(answer.as_str()), Some(slot));
+            let all = inbox_all(&mesh, owner);
+            let prefix = all.as_str().strip_suffix('*').expect("a wildcard at the end");
+            prop_assert!(answer.as_str().starts_with(prefix));
+            for (subject, tokens) in [
+                (node_calls(&mesh, &node, generation), 6),
+                (load, 6),
+                (inbox_prefix(&mesh, owner), 4),
+                (answer, 5),
+                (probe(&mesh, owner), 4),
+            ] {
+                prop_assert_eq!(subject.as_str().split('.').count(), tokens);
+                prop_assert!(!subject.as_str().contains(['*', '>', ' ']));
+            }
+            prop_assert!(!registry_bucket(&mesh).contains(['.', '*', '>', ' ']));
+        }
+
+        #[test]
+        fn what_is_no_name_never_reaches_a_subject(text in ".{0,70}") {
+            if let Ok(node) = NodeId::new(&text) {
+                prop_assert!(!node.as_str().contains(['.', '*', '>', ' ', '\n']));
+            }
+            let _ = parse_inbox_slot(&text);
+            let _ = parse_node_load(&text);
         }
     }
 }

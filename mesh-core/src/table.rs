@@ -133,3 +133,6 @@ impl TableUpdate {
             && self.removed_nodes.is_empty()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -124,3 +124,86 @@ fn percent_decode(text: &str) -> Option<String> {
     }
     String::from_utf8(decoded).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn values(template: &str, uri: &str) -> Option<Vec<String>> {
+        let values = matches(template, uri)?;
+        Some(
+            values
+                .into_iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn variables_take_their_values() {
+        for (template, uri, expected) in [
+            ("time://now", "time://now", Some(vec![])),
+            (
+                "time://zone/{name}",
+                "time://zone/Berlin",
+                Some(vec!["name=Berlin"]),
+            ),
+            ("t://{a}/{b}", "t://x/y", Some(vec!["a=x", "b=y"])),
+            (
+                "t://{a}-{b}.txt",
+                "t://x-y-z.txt",
+                Some(vec!["a=x", "b=y-z"]),
+            ),
+            (
+                "t://{a}",
+                "t://Europe%2FBerlin%20%C3%A9",
+                Some(vec!["a=Europe/Berlin é"]),
+            ),
+            ("t://{a}", "t://", None),
+            ("t://{a}", "t://x/y", None),
+            ("t://{a}/end", "t://x/END", None),
+            ("t://{a}", "t://%zz", None),
+            ("t://{a}", "t://%f", None),
+            ("t://{a}", "t://%ff", None),
+            ("t://{a", "t://x", None),
+            ("t://now", "t://now?", None),
+        ] {
+            let expected: Option<Vec<String>> =
+                expected.map(|list| list.into_iter().map(str::to_owned).collect());
+            assert_eq!(values(template, uri), expected, "{template} {uri}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_template_is_told_its_rule() {
+        for (template, rule) in [
+            ("a://{", "a { has no } after it"),
+            ("a://}", "a } has no { before it"),
+            ("a://}{b}", "a } has no { before it"),
+            ("a://{}", "between { and } stands one name"),
+            ("a://{b,c}", "between { and } stands one name"),
+            ("a://{?b}", "between { and } stands one name"),
+            ("a://{b}{c}", "between two variables stands some text"),
+            ("a://{b}/{b}", "each variable stands in it once"),
+        ] {
+            let error = validate(template).expect_err(template);
+            assert!(error.rule.starts_with(rule), "{template}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_template_that_was_filled_in_is_read_back(a in "[A-Za-z0-9_~]{1,9}", b in "[A-Za-z0-9]{1,9}") {
+            let uri = format!("t://{a}/x/{b}");
+            let expected = vec![("a".to_owned(), a), ("b".to_owned(), b)];
+            prop_assert_eq!(matches("t://{a}/x/{b}", &uri), Some(expected));
+        }
+
+        #[test]
+        fn no_text_panics(template in "[a{}%:/é.]{0,20}", uri in "[a%2fé:/.]{0,20}") {
+            let _ = matches(&template, &uri);
+        }
+    }
+}

@@ -88,6 +88,8 @@ pub fn parse_dependency(text: &str) -> Result<(PluginName, Requirement), Require
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -118,5 +120,24 @@ mod tests {
         );
         assert!(parse_dependency("Time>=1").is_err());
         assert!(parse_dependency("time>=banana").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".{0,40}", near in "[a-z-]{0,4}[<>=^~@*., 0-9a-z-]{0,16}") {
+            for text in [text, near] {
+                let _ = text.parse::<Requirement>();
+                if let Err(error) = parse_dependency(&text) {
+                    prop_assert!(!error.to_string().is_empty());
+                }
+            }
+        }
+
+        #[test]
+        fn a_requirement_is_written_as_it_is_read(near in "[<>=^~]{0,2}[0-9]{1,2}(\\.[0-9]{1,2}){0,2}") {
+            if let Ok(requirement) = near.parse::<Requirement>() {
+                prop_assert_eq!(requirement.to_string().parse(), Ok(requirement));
+            }
+        }
     }
 }

@@ -164,4 +164,17 @@ mod tests {
         }
         assert_eq!(map.chunks.len(), 10);
     }
+
+    #[test]
+    fn a_change_copies_one_chunk_and_shares_all_others() {
+        let mut map = ChunkMap::default();
+        for key in 0..10_000 {
+            map.insert(key, key);
+        }
+        let before = map.clone();
+        map.insert(5_000, 0);
+        let pairs = map.chunks.iter().zip(before.chunks.iter());
+        assert_eq!(pairs.filter(|(new, old)| !Arc::ptr_eq(new, old)).count(), 1);
+        assert_eq!(before.get(&5_000), Some(&5_000));
+    }
 }

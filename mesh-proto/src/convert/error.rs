@@ -38,12 +38,12 @@ impl From<common::Error> for MeshError {
         Self {
             code: ErrorCode::from_number(wire.code),
             message: wire.message,
-            place: Place {
+            place: Box::new(Place {
                 plugin: wire.plugin,
                 version: wire.version,
                 instance: wire.instance,
                 node: wire.node,
-            },
+            }),
             retry_after: wait,
             details,
         }
