@@ -1,27 +1,43 @@
 //! The handle that everybody holds.
 
+use std::sync::Arc;
+
+use async_nats::Subject;
 use bytes::Bytes;
-use mesh_core::error::MeshError;
+use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::{Generation, InstanceId, NodeId};
+use mesh_core::subject;
+use mesh_proto::control::node_reply::Body;
 use mesh_proto::{common, control};
+use prost::Message;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::{BusConfig, BusLimits};
-use crate::driver::BusDriver;
+use crate::connect::{Connector, LinkEvents};
+use crate::driver::{BusDriver, Closer};
 use crate::error::{BusBusy, BusError};
 use crate::load::Loads;
-use crate::node::{NodeInbox, ReplyTo};
+use crate::node::{self, NodeInbox, ReplyTo};
+use crate::outbox::{Frame, LIBRARY_QUEUE, Refused};
 use crate::pending::PendingCall;
-use crate::stats::BusStats;
+use crate::shared::Shared;
+use crate::slot::{Target, Upload};
+use crate::slots::{Effects, Slots};
+use crate::stats::{BusStats, add};
+use crate::wire;
 
 /// A process's connection for calls and beacons. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Bus {}
+pub struct Bus {
+    shared: Arc<Shared>,
+    limits: BusLimits,
+}
 
 impl Bus {
     /// Prepares the connection with the default limits. It is made, and made again, in the
-    /// background: wait for it with [`Bus::connected`].
+    /// background: wait for it with [`Bus::connected`]. Must be called within a tokio runtime, which
+    /// then carries the connection.
     ///
     /// # Errors
     /// [`BusError`] when addresses or credentials can't be read.
@@ -37,38 +53,60 @@ impl Bus {
         config: BusConfig,
         limits: BusLimits,
     ) -> Result<(Self, BusDriver), BusError> {
-        let _ = (config, limits);
-        unimplemented!()
+        let events = Arc::new(LinkEvents::default());
+        let client = Connector::new(&config)?
+            .connect_lazily(events.clone(), LIBRARY_QUEUE)
+            .await?;
+        let owner = fastrand::u64(..);
+        let inbox: Subject = subject::inbox_all(&config.mesh, owner).as_str().into();
+        let probe_subject: Subject = subject::probe(&config.mesh, owner).as_str().into();
+        let closed = |_| BusError::Closed;
+        let inbox = client.subscribe(inbox).await.map_err(closed)?;
+        let probe = client
+            .subscribe(probe_subject.clone())
+            .await
+            .map_err(closed)?;
+        let slots = Slots::new(config.mesh.clone(), owner, limits);
+        let shared = Arc::new(Shared::new(config.mesh, client, events, slots));
+        let driver = BusDriver {
+            shared: Closer(shared.clone()),
+            inbox,
+            probe,
+            probe_subject,
+        };
+        Ok((Self { shared, limits }, driver))
     }
 
     /// Whether the connection stands and its subscriptions are known to have landed.
     #[must_use]
     pub fn connected(&self) -> watch::Receiver<bool> {
-        unimplemented!()
+        self.shared.watch_up()
     }
 
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> &BusStats {
-        unimplemented!()
+        &self.shared.stats
     }
 
     /// Limits.
     #[must_use]
     pub fn limits(&self) -> BusLimits {
-        unimplemented!()
+        self.limits
     }
 
-    /// Calls in flight in this process.
+    /// Calls in flight in this process, those included whose end their caller has not taken yet.
     #[must_use]
     pub fn calls_in_flight(&self) -> usize {
-        unimplemented!()
+        self.shared.slots().live()
     }
 
     /// Sends a call to an instance. `call.payload`, `call.more` and `call.time_left_us` are set here.
+    /// A payload over [`BusLimits::chunk_bytes`] follows in chunks, as the node gives credit.
     ///
     /// # Errors
-    /// Not processed in each case: DISCONNECTED, OVERLOADED, TOO_LARGE, EXPIRED.
+    /// Not processed in each case: DISCONNECTED (a call is never kept for later), OVERLOADED,
+    /// TOO_LARGE, EXPIRED.
     pub fn begin_call(
         &self,
         node: &NodeId,
@@ -78,14 +116,104 @@ impl Bus {
         payload: Bytes,
         deadline: Instant,
     ) -> Result<PendingCall, MeshError> {
-        let _ = (node, generation, instance, call, payload, deadline);
-        unimplemented!()
+        let target = Target {
+            node: node.clone(),
+            generation,
+            instance,
+        };
+        let time_left = self.admit(&target, payload.len(), deadline)?;
+        let shared = &self.shared;
+        let refuse_busy = |message: &str| {
+            add(&shared.stats.refused_busy, 1);
+            MeshError::new(ErrorCode::Overloaded, message)
+        };
+        let mut slots = shared.slots();
+        if slots.closed {
+            return Err(disconnected(shared, &target));
+        }
+        let opened = slots.open(target, shared.micros(deadline));
+        drop(slots);
+        let Some(ticket) = opened else {
+            return Err(refuse_busy(
+                "this process has too many calls in flight; try again later",
+            ));
+        };
+        let mut rest = payload;
+        let first = rest.split_to(rest.len().min(self.limits.chunk_bytes));
+        let call = common::Call {
+            payload: first,
+            more: !rest.is_empty(),
+            time_left_us: time_left,
+            ..call
+        };
+        let instance = Bytes::copy_from_slice(instance.as_bytes());
+        // From here on the slot is freed by its drop.
+        let mut pending = PendingCall::new(shared.clone(), ticket.index, ticket.call_id);
+        if let Err(refused) = shared.send(wire::call(&ticket, instance, call)) {
+            pending.forget();
+            return Err(match refused {
+                Refused::Closed => disconnected_error(),
+                Refused::TooLarge => MeshError::new(
+                    ErrorCode::TooLarge,
+                    "NATS does not take the call's frame; its max_payload must be at least 256 KiB",
+                ),
+            });
+        }
+        add(&shared.stats.calls, 1);
+        if !rest.is_empty() {
+            let upload = Upload {
+                rest,
+                sequence: 0,
+                credit: self.limits.initial_credit,
+            };
+            shared.slots().upload(ticket.index, ticket.call_id, upload);
+            shared.outbox.work.notify_one();
+        }
+        if ticket.earliest {
+            shared.timer.notify_one();
+        }
+        Ok(pending)
+    }
+
+    /// Whether a call may be sent; the time that it has left, in microseconds.
+    fn admit(&self, target: &Target, bytes: usize, deadline: Instant) -> Result<u64, MeshError> {
+        let shared = &self.shared;
+        if !shared.is_up() {
+            return Err(disconnected(shared, target));
+        }
+        if bytes > self.limits.max_payload {
+            let message = format!(
+                "the payload has {bytes} bytes and may have at most {}; send it in parts",
+                self.limits.max_payload
+            );
+            return Err(MeshError::new(ErrorCode::TooLarge, message).at(target.place()));
+        }
+        if shared.outbox.congested() {
+            add(&shared.stats.refused_busy, 1);
+            let message = "the connection to NATS is congested; try again later";
+            return Err(MeshError::new(ErrorCode::Overloaded, message).at(target.place()));
+        }
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .as_micros();
+        match u64::try_from(left).unwrap_or(u64::MAX) {
+            0 => {
+                let message = "the deadline had passed before the call was sent";
+                Err(MeshError::new(ErrorCode::Expired, message).at(target.place()))
+            }
+            left => Ok(left),
+        }
     }
 
     /// Ends all calls to matching places with OUTCOME_UNKNOWN: their instance is known to be gone.
     pub fn end_calls(&self, gone: impl Fn(&NodeId, Generation, InstanceId) -> bool) {
-        let _ = gone;
-        unimplemented!()
+        let mut effects = Effects::default();
+        self.shared.slots().end_where(
+            "the instance went away while the call was in flight",
+            |target| gone(&target.node, target.generation, target.instance),
+            &mut effects,
+        );
+        self.shared.carry_out(&mut effects);
     }
 
     /// Takes the calls of one generation of a node. Returns when the subscription has landed, or at
@@ -98,31 +226,69 @@ impl Bus {
         node: &NodeId,
         generation: Generation,
     ) -> Result<NodeInbox, BusError> {
-        let _ = (node, generation);
-        unimplemented!()
+        let calls = subject::node_calls(&self.shared.mesh, node, generation);
+        let calls: Subject = calls.as_str().into();
+        let subscriber = self.subscribe(calls.clone()).await?;
+        let mut inbox = NodeInbox::new(self.shared.clone(), subscriber);
+        inbox.landed(&calls).await;
+        Ok(inbox)
+    }
+
+    async fn subscribe(&self, subject: Subject) -> Result<async_nats::Subscriber, BusError> {
+        let subscribed = self.shared.client.subscribe(subject).await;
+        subscribed.map_err(|_| BusError::Closed)
     }
 
     /// Sends a reply: without waiting, and in order with all other replies. Results, errors and
-    /// credits are always taken (there are no more of them than calls); Progress and Log frames are
-    /// left out (and counted) when the connection is congested; Chunks are refused then.
+    /// credits are always taken (there are no more of them than calls); while the connection is
+    /// congested, Progress and Log frames are left out and counted, and Chunks are refused.
+    ///
+    /// While there is no connection replies are kept, and sent when it is back.
     ///
     /// # Errors
-    /// [`BusBusy`] for a chunk that was not taken: wait with [`Bus::reply_room`] and send it again.
+    /// [`BusBusy`] for a chunk that was not taken: wait with [`Bus::reply_room`] and send it again,
+    /// or end the call with an error.
     pub fn reply(&self, to: &ReplyTo, reply: control::NodeReply) -> Result<(), BusBusy> {
-        let _ = (to, reply);
-        unimplemented!()
+        let shared = &self.shared;
+        if matches!(
+            reply.body,
+            Some(Body::Chunk(_) | Body::Progress(_) | Body::Log(_))
+        ) && shared.outbox.congested()
+        {
+            if matches!(reply.body, Some(Body::Chunk(_))) {
+                return Err(BusBusy);
+            }
+            add(&shared.stats.notices_dropped, 1);
+            return Ok(());
+        }
+        add(&shared.stats.replies, 1);
+        if shared.send(node::frame(to, &reply)).is_err() {
+            // A closed connection, or a frame that NATS does not take.
+            add(&shared.stats.replies_lost, 1);
+        }
+        Ok(())
     }
 
     /// Waits until the connection is not congested. A node that awaits this before it reads more
-    /// from its plugins pushes back on them.
+    /// from a plugin pushes back on it.
     pub async fn reply_room(&self) {
-        unimplemented!()
+        self.shared.outbox.room().await;
     }
 
     /// Tells everybody how busy a node is. Lost when there is no connection.
     pub fn publish_load(&self, node: &NodeId, generation: Generation, load: &control::LoadBeacon) {
-        let _ = (node, generation, load);
-        unimplemented!()
+        if !self.shared.is_up() {
+            return;
+        }
+        let subject = subject::node_load(&self.shared.mesh, node, generation);
+        let frame = Frame {
+            subject: subject.as_str().into(),
+            reply: None,
+            payload: load.encode_to_vec().into(),
+            sender: None,
+        };
+        // A closed connection: nobody hears it.
+        let _ = self.shared.send(frame);
     }
 
     /// Hears how busy all nodes are.
@@ -130,6 +296,18 @@ impl Bus {
     /// # Errors
     /// [`BusError::Closed`].
     pub async fn loads(&self) -> Result<Loads, BusError> {
-        unimplemented!()
+        let subject = subject::all_loads(&self.shared.mesh);
+        let subscriber = self.subscribe(subject.as_str().into()).await?;
+        Ok(Loads { subscriber })
     }
+}
+
+fn disconnected(shared: &Shared, target: &Target) -> MeshError {
+    add(&shared.stats.refused_disconnected, 1);
+    disconnected_error().at(target.place())
+}
+
+fn disconnected_error() -> MeshError {
+    let message = "NATS is not reachable, so the call was not sent; is the server at nats.url up?";
+    MeshError::new(ErrorCode::Disconnected, message)
 }

@@ -7,14 +7,20 @@
 
 mod bus;
 mod config;
+mod connect;
 mod driver;
 mod error;
 mod event;
 mod load;
 mod node;
+mod outbox;
 mod pending;
+mod shared;
+mod slot;
+mod slots;
 mod stats;
 mod store;
+mod wire;
 
 pub use bus::Bus;
 pub use config::{BusConfig, BusLimits};

@@ -35,4 +35,12 @@ pub struct BusStats {
     pub requests: AtomicU64,
     /// Replies sent by this node.
     pub replies: AtomicU64,
+    /// Replies of this node that could not be sent: the connection was closed, or NATS does not take
+    /// frames of that size.
+    pub replies_lost: AtomicU64,
+}
+
+/// Counts.
+pub(crate) fn add(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, std::sync::atomic::Ordering::Relaxed);
 }

@@ -1,0 +1,455 @@
+//! The multiplexer: all calls in flight over one inbox subscription.
+//!
+//! A call has a slot, and a slot has a reply subject. After a normal end the next call takes the slot
+//! with its subject, which keeps the broker's cache of subjects warm. After an abandoned call the
+//! slot gets a new subject, so that what is late hits nothing. (The library's own `request` leaks
+//! memory on each time-out, and is slower.) Deadlines are kept here too: a scan over one array of
+//! numbers, when the earliest of them is due, instead of a timer for each call.
+
+use std::collections::{HashMap, VecDeque};
+use std::task::Waker;
+
+use async_nats::{Message, StatusCode, Subject};
+use mesh_core::error::{ErrorCode, MeshError};
+use mesh_core::id::{Generation, MeshName, NodeId};
+use mesh_core::subject;
+use mesh_proto::control::NodeReply;
+use prost::Message as _;
+
+use crate::config::BusLimits;
+use crate::event::CallOutput;
+use crate::outbox::Frame;
+use crate::slot::{Live, Step, Target, Upload};
+use crate::wire;
+
+/// Slots in the low bits of a token, how often it was renewed in the high ones.
+const INDEX_BITS: u32 = 20;
+
+/// Node subjects that are kept formed; beyond that the memory starts anew.
+const MAX_KNOWN_NODES: usize = 4_096;
+
+/// What a step of the slots wants done once they are unlocked: waking under the lock could run code
+/// that locks them again.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub wake: Vec<Waker>,
+    pub send: Vec<Frame>,
+    /// A payload can be sent on.
+    pub upload: bool,
+    pub timeouts: u64,
+    pub unknown: u64,
+    pub no_responders: u64,
+    pub late: u64,
+    pub malformed: u64,
+    pub notices_dropped: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    token: u64,
+    reply: Subject,
+    live: Option<Live>,
+}
+
+/// All calls in flight.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    mesh: MeshName,
+    owner: u64,
+    pub limits: BusLimits,
+    slots: Vec<Slot>,
+    /// When something is due in the slot of the same index; `u64::MAX`: never.
+    due: Vec<u64>,
+    /// No later than the earliest of `due`.
+    next_due: u64,
+    free: Vec<usize>,
+    last_id: u64,
+    nodes: HashMap<NodeId, (Generation, Subject)>,
+    /// Calls whose payload has more to send; they take turns.
+    uploads: VecDeque<(usize, u64)>,
+    /// The driver has stopped: nothing would ever end a call.
+    pub closed: bool,
+}
+
+/// A call that was given a slot.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    pub index: usize,
+    pub call_id: u64,
+    pub reply: Subject,
+    pub subject: Subject,
+    /// Its deadline is earlier than all others: the driver's timer is to be set again.
+    pub earliest: bool,
+}
+
+impl Slots {
+    pub fn new(mesh: MeshName, owner: u64, limits: BusLimits) -> Self {
+        Self {
+            mesh,
+            owner,
+            limits,
+            slots: Vec::new(),
+            due: Vec::new(),
+            next_due: u64::MAX,
+            free: Vec::new(),
+            last_id: 0,
+            nodes: HashMap::new(),
+            uploads: VecDeque::new(),
+            closed: false,
+        }
+    }
+
+    /// Calls that hold a slot.
+    pub fn live(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub fn next_due(&self) -> u64 {
+        self.next_due
+    }
+
+    /// Gives a call a slot; `None` when there are too many.
+    pub fn open(&mut self, target: Target, deadline: u64) -> Option<Ticket> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => self.grow()?,
+        };
+        self.last_id += 1;
+        let call_id = self.last_id;
+        let node = self.node_subject(&target.node, target.generation);
+        let slot = self.slots.get_mut(index)?;
+        slot.live = Some(Live::new(call_id, target, node.clone(), deadline));
+        let reply = slot.reply.clone();
+        if let Some(due) = self.due.get_mut(index) {
+            *due = deadline;
+        }
+        let earliest = deadline < self.next_due;
+        if earliest {
+            self.next_due = deadline;
+        }
+        Some(Ticket {
+            index,
+            call_id,
+            reply,
+            subject: node,
+            earliest,
+        })
+    }
+
+    /// The rest of a payload whose beginning was sent.
+    pub fn upload(&mut self, index: usize, call_id: u64, upload: Upload) {
+        if let Some(live) = self.get(index, call_id).filter(|live| !live.has_ended()) {
+            live.upload = Some(upload);
+            self.uploads.push_back((index, call_id));
+        }
+    }
+
+    fn grow(&mut self) -> Option<usize> {
+        let index = self.slots.len();
+        if index >= self.limits.max_calls || index >> INDEX_BITS > 0 {
+            return None;
+        }
+        let token = index as u64;
+        self.slots.push(Slot {
+            token,
+            reply: self.reply_subject(token),
+            live: None,
+        });
+        self.due.push(u64::MAX);
+        Some(index)
+    }
+
+    fn reply_subject(&self, token: u64) -> Subject {
+        subject::inbox_slot(&self.mesh, self.owner, token)
+            .as_str()
+            .into()
+    }
+
+    fn node_subject(&mut self, node: &NodeId, generation: Generation) -> Subject {
+        if let Some((known, subject)) = self.nodes.get(node)
+            && *known == generation
+        {
+            return subject.clone();
+        }
+        if self.nodes.len() >= MAX_KNOWN_NODES {
+            self.nodes.clear();
+        }
+        let formed: Subject = subject::node_calls(&self.mesh, node, generation)
+            .as_str()
+            .into();
+        self.nodes
+            .insert(node.clone(), (generation, formed.clone()));
+        formed
+    }
+
+    /// The call in a slot, if it is still that one.
+    pub fn get(&mut self, index: usize, call_id: u64) -> Option<&mut Live> {
+        let live = self.slots.get_mut(index)?.live.as_mut()?;
+        (live.call_id == call_id).then_some(live)
+    }
+
+    /// The reply subject of a slot.
+    pub fn reply_of(&self, index: usize) -> Option<Subject> {
+        self.slots.get(index).map(|slot| slot.reply.clone())
+    }
+
+    /// Frees the slot of a call. Returns the frame that tells the node, if the call had not ended.
+    pub fn close(&mut self, index: usize, call_id: u64) -> Option<Frame> {
+        let slot = self.slots.get_mut(index)?;
+        let live = slot.live.take_if(|live| live.call_id == call_id)?;
+        let cancel = (!live.has_ended())
+            .then(|| wire::cancel(&live, slot.reply.clone(), "the caller gave the call up"));
+        if cancel.is_some() || live.frames > 1 || live.asked {
+            self.renew(index);
+        }
+        if let Some(due) = self.due.get_mut(index) {
+            *due = u64::MAX;
+        }
+        self.free.push(index);
+        cancel
+    }
+
+    /// Changes a slot's subject: what is still on its way to the old one hits nothing.
+    fn renew(&mut self, index: usize) {
+        let Some(slot) = self.slots.get(index) else {
+            return;
+        };
+        let token = slot.token.wrapping_add(1 << INDEX_BITS);
+        let reply = self.reply_subject(token);
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.token = token;
+            slot.reply = reply;
+        }
+    }
+
+    /// Takes a message of the inbox.
+    pub fn on_message(&mut self, message: Message, now: u64, effects: &mut Effects) {
+        let Some(token) = subject::parse_inbox_slot(&message.subject) else {
+            effects.malformed += 1;
+            return;
+        };
+        let index = (token & ((1 << INDEX_BITS) - 1)) as usize;
+        let missed = message.status == Some(StatusCode::NO_RESPONDERS);
+        let limits = self.limits;
+        let live = self
+            .slots
+            .get_mut(index)
+            .filter(|slot| slot.token == token)
+            .and_then(|slot| slot.live.as_mut());
+        let Some(live) = live else {
+            effects.late += u64::from(!missed);
+            return;
+        };
+        let step = if missed {
+            let step = live.on_no_responders(now);
+            effects.no_responders += u64::from(step == Step::Ended);
+            effects.unknown += u64::from(step == Step::Lost);
+            step
+        } else {
+            match NodeReply::decode(message.payload) {
+                Ok(NodeReply {
+                    call_id,
+                    body: Some(body),
+                }) if call_id == live.call_id => live.on_reply(body, &limits),
+                Ok(NodeReply { body: Some(_), .. }) => {
+                    effects.late += 1;
+                    return;
+                }
+                // A body of a newer version of the protocol, or garbage: not for this caller.
+                Ok(_) | Err(_) => {
+                    effects.malformed += 1;
+                    return;
+                }
+            }
+        };
+        self.after(index, step, effects);
+    }
+
+    /// Carries out what a step of one call asks for.
+    fn after(&mut self, index: usize, step: Step, effects: &mut Effects) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        let Some(live) = slot.live.as_mut() else {
+            return;
+        };
+        match step {
+            Step::On | Step::Ended | Step::Lost => {}
+            Step::Credit(chunks) => {
+                live.frames += 1;
+                effects
+                    .send
+                    .push(wire::credit(live, index, slot.reply.clone(), chunks));
+            }
+            Step::Upload => {
+                effects.upload = true;
+                self.uploads.push_back((index, live.call_id));
+            }
+            Step::Dropped => {
+                effects.notices_dropped += 1;
+                return;
+            }
+            Step::Abandoned => {
+                effects.unknown += 1;
+                let frame = wire::cancel(live, slot.reply.clone(), "the answer is of no use");
+                effects.send.push(frame);
+            }
+        }
+        if let Some(waker) = live.waker.take() {
+            effects.wake.push(waker);
+        }
+        if let Some(due) = self.due.get_mut(index) {
+            *due = live.due();
+            self.next_due = self.next_due.min(*due);
+        }
+        if step == Step::Abandoned {
+            self.renew(index);
+        }
+    }
+
+    /// Ends a call on this side while its node may still work on it.
+    pub fn abandon(
+        &mut self,
+        index: usize,
+        result: Result<CallOutput, MeshError>,
+        why: &'static str,
+        effects: &mut Effects,
+    ) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        let Some(live) = slot.live.as_mut().filter(|live| !live.has_ended()) else {
+            return;
+        };
+        live.finish(result);
+        effects
+            .send
+            .push(wire::cancel(live, slot.reply.clone(), why));
+        effects.wake.extend(live.waker.take());
+        if let Some(due) = self.due.get_mut(index) {
+            *due = u64::MAX;
+        }
+        self.renew(index);
+    }
+
+    /// Ends what is due at `now`.
+    pub fn sweep(&mut self, now: u64, effects: &mut Effects) {
+        let mut next = u64::MAX;
+        let mut ripe = Vec::new();
+        for (index, due) in self.due.iter().enumerate() {
+            if *due <= now {
+                ripe.push(index);
+            } else {
+                next = next.min(*due);
+            }
+        }
+        self.next_due = next;
+        for index in ripe {
+            let Some(live) = self.slots.get(index).and_then(|slot| slot.live.as_ref()) else {
+                continue;
+            };
+            if live.deadline <= now {
+                effects.timeouts += 1;
+                let message = "no result came before the deadline; allow the call more time, or \
+                               see what the plugin is busy with";
+                let error = live.error(ErrorCode::DeadlineExceeded, message);
+                self.abandon(index, Err(error), "the deadline has passed", effects);
+            } else {
+                effects.unknown += 1;
+                let message = "the connection to NATS was lost while the call was in flight, and \
+                               the node gave no sign of it afterwards";
+                let error = live.error(ErrorCode::OutcomeUnknown, message);
+                self.abandon(index, Err(error), "its connection was lost", effects);
+            }
+        }
+    }
+
+    /// Ends all calls to matching places with OUTCOME_UNKNOWN.
+    pub fn end_where(
+        &mut self,
+        message: &str,
+        mut gone: impl FnMut(&Target) -> bool,
+        effects: &mut Effects,
+    ) {
+        for index in 0..self.slots.len() {
+            let Some(live) = self.slots.get(index).and_then(|slot| slot.live.as_ref()) else {
+                continue;
+            };
+            if live.has_ended() || !gone(&live.target) {
+                continue;
+            }
+            effects.unknown += 1;
+            let error = live.error(ErrorCode::OutcomeUnknown, message);
+            self.abandon(index, Err(error), "its instance is gone", effects);
+        }
+    }
+
+    /// Ends a call whose first frame never left this process.
+    pub fn end_unsent(&mut self, index: usize, call_id: u64, effects: &mut Effects) {
+        let Some(live) = self.get(index, call_id).filter(|live| !live.has_ended()) else {
+            return;
+        };
+        let message = "the connection to NATS was lost before the call was sent";
+        live.finish(Err(live.error(ErrorCode::Disconnected, message)));
+        effects.wake.extend(live.waker.take());
+        if let Some(due) = self.due.get_mut(index) {
+            *due = u64::MAX;
+        }
+    }
+
+    /// After frames may have been lost: calls that have sent and heard nothing but their beginning
+    /// are asked after, and have until `by` to show a sign of life. After a reconnect (`all`) the
+    /// others have as long to end: credit or parts of a payload may be lost, and nothing tells.
+    pub fn verify(&mut self, by: u64, all: bool, effects: &mut Effects) {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Some(live) = slot.live.as_mut().filter(|live| !live.has_ended()) else {
+                continue;
+            };
+            if live.is_quiet() {
+                // Not counted among the frames, so the call stays quiet.
+                effects
+                    .send
+                    .push(wire::credit(live, index, slot.reply.clone(), 0));
+                live.asked = true;
+            } else if !all {
+                continue;
+            }
+            live.verify_by = live.verify_by.min(by);
+            if let Some(due) = self.due.get_mut(index) {
+                *due = live.due();
+                self.next_due = self.next_due.min(*due);
+            }
+        }
+    }
+
+    /// The next part of a payload that its node has credit for.
+    pub fn next_upload(&mut self) -> Option<Frame> {
+        while let Some((index, call_id)) = self.uploads.pop_front() {
+            let limits = self.limits;
+            let Some(slot) = self.slots.get_mut(index) else {
+                continue;
+            };
+            let live = slot.live.as_mut().filter(|live| live.call_id == call_id);
+            let Some(live) = live else { continue };
+            let Some(upload) = live.upload.as_mut().filter(|upload| upload.credit > 0) else {
+                continue;
+            };
+            let size = upload.rest.len().min(limits.chunk_bytes);
+            let part = upload.rest.split_to(size);
+            let (sequence, last) = (upload.sequence, upload.rest.is_empty());
+            upload.sequence += 1;
+            upload.credit -= 1;
+            let again = upload.credit > 0 && !last;
+            if last {
+                live.upload = None;
+            }
+            live.frames += 1;
+            let frame = wire::chunk(live, index, slot.reply.clone(), part, sequence, last);
+            if again {
+                self.uploads.push_back((index, call_id));
+            }
+            return Some(frame);
+        }
+        None
+    }
+}

@@ -1,0 +1,88 @@
+//! Frames of a call, encoded.
+
+use async_nats::Subject;
+use bytes::Bytes;
+use mesh_proto::common;
+use mesh_proto::control::{NodeCall, NodeRequest, node_request};
+use prost::Message;
+
+use crate::outbox::{Frame, Sender};
+use crate::slot::Live;
+use crate::slots::Ticket;
+
+fn encode(call_id: u64, body: node_request::Body) -> Bytes {
+    NodeRequest {
+        call_id,
+        body: Some(body),
+    }
+    .encode_to_vec()
+    .into()
+}
+
+fn follow_up(live: &Live, index: usize, reply: Subject, body: node_request::Body) -> Frame {
+    Frame {
+        subject: live.subject.clone(),
+        reply: Some(reply),
+        payload: encode(live.call_id, body),
+        sender: Some(Sender {
+            index,
+            call_id: live.call_id,
+            begins: false,
+        }),
+    }
+}
+
+/// The frame that begins a call.
+pub(crate) fn call(ticket: &Ticket, instance: Bytes, call: common::Call) -> Frame {
+    let call = NodeCall {
+        instance,
+        call: Some(call),
+    };
+    Frame {
+        subject: ticket.subject.clone(),
+        reply: Some(ticket.reply.clone()),
+        payload: encode(ticket.call_id, node_request::Body::Call(call)),
+        sender: Some(Sender {
+            index: ticket.index,
+            call_id: ticket.call_id,
+            begins: true,
+        }),
+    }
+}
+
+/// More of a payload.
+pub(crate) fn chunk(
+    live: &Live,
+    index: usize,
+    reply: Subject,
+    payload: Bytes,
+    sequence: u64,
+    last: bool,
+) -> Frame {
+    let chunk = common::Chunk {
+        payload,
+        last,
+        sequence,
+        fragment: false,
+    };
+    follow_up(live, index, reply, node_request::Body::Chunk(chunk))
+}
+
+/// The node may send more; 0 asks whether it still knows the call.
+pub(crate) fn credit(live: &Live, index: usize, reply: Subject, chunks: u32) -> Frame {
+    let credit = common::Credit { chunks };
+    follow_up(live, index, reply, node_request::Body::Credit(credit))
+}
+
+/// The caller no longer wants the answer. It survives a disconnect: better late than never.
+pub(crate) fn cancel(live: &Live, reply: Subject, reason: &str) -> Frame {
+    let cancel = common::Cancel {
+        reason: reason.to_owned(),
+    };
+    Frame {
+        subject: live.subject.clone(),
+        reply: Some(reply),
+        payload: encode(live.call_id, node_request::Body::Cancel(cancel)),
+        sender: None,
+    }
+}
