@@ -21,6 +21,9 @@ pub struct Sources {
     pub env: Vec<(String, String)>,
     /// Flags, as an object shaped like the configuration; nulls are flags that were not given.
     pub flags: Value,
+    /// Flags that are not named after the last part of their setting: (setting, flag without
+    /// hyphens), such as ("nats.url", "nats").
+    pub flag_names: Vec<(&'static str, &'static str)>,
 }
 
 impl Sources {
@@ -99,8 +102,9 @@ where
         schema: &whole,
         value: &merged,
     };
+    let source = |path: &[String]| source(&figment, path, &sources.flag_names);
     for (path, mut mistake) in mistakes_of(&validator, &checked) {
-        mistake.source = source(&figment, &path);
+        mistake.source = source(&path);
         mistakes.push(mistake);
     }
     if mistakes.is_empty() {
@@ -108,13 +112,16 @@ where
             Ok(config) => {
                 mistakes.extend(config.validate());
                 for mistake in mistakes.iter_mut().filter(|found| found.source.is_empty()) {
-                    mistake.source = source(&figment, &split(&mistake.field));
+                    mistake.source = source(&split(&mistake.field));
                 }
                 if mistakes.is_empty() {
                     return Ok(config);
                 }
             }
-            Err(mistake) => mistakes.push(mistake),
+            Err((path, mut mistake)) => {
+                mistake.source = source(&path);
+                mistakes.push(mistake);
+            }
         }
     }
     Err(ConfigErrors(mistakes))
@@ -155,22 +162,27 @@ fn drop_nulls(value: &mut Value) {
 }
 
 /// What the schema let through but the types do not take.
-fn read_value<T: DeserializeOwned>(merged: &Value, figment: &Figment) -> Result<T, Mistake> {
+fn read_value<T: DeserializeOwned>(
+    merged: &Value,
+    figment: &Figment,
+) -> Result<T, (Vec<String>, Mistake)> {
     serde_json::from_value(merged.clone()).map_err(|error| {
         // serde_json does not tell where; figment does.
         match figment.extract::<T>().err() {
             Some(found) if !found.path.is_empty() => {
-                let mut mistake = Mistake::new(join(&found.path), found.kind.to_string(), "");
-                mistake.source = source(figment, &found.path);
-                mistake
+                let mistake = Mistake::new(join(&found.path), found.kind.to_string(), "");
+                (found.path, mistake)
             }
-            _ => Mistake::new("configuration", error.to_string(), ""),
+            _ => (
+                Vec::new(),
+                Mistake::new("configuration", error.to_string(), ""),
+            ),
         }
     })
 }
 
 /// Where the value at a path came from; where nothing is, where its section came from.
-fn source(figment: &Figment, path: &[String]) -> String {
+fn source(figment: &Figment, path: &[String], flag_names: &[(&str, &str)]) -> String {
     let found = (1..=path.len()).rev().find_map(|length| {
         let path = path.get(..length)?;
         let name = &figment.find_metadata(&path.join("."))?.name;
@@ -188,8 +200,11 @@ fn source(figment: &Figment, path: &[String]) -> String {
     match name {
         ENV => format!("env {}", super::env_name(&named.join("."))),
         FLAG => {
+            let setting = named.join(".");
+            let own = flag_names.iter().find(|(name, _)| *name == setting);
             let key = named.last().copied().unwrap_or_default();
-            format!("flag --{}", key.replace('_', "-"))
+            let flag = own.map_or_else(|| key.replace('_', "-"), |(_, flag)| (*flag).to_owned());
+            format!("flag --{flag}")
         }
         other => other.to_owned(),
     }

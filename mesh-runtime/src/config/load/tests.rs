@@ -86,7 +86,14 @@ fn sources(file: &str, env: &[(&str, &str)], flags: Value) -> (tempfile::TempDir
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
     let file = Some(path);
-    (folder, Sources { file, env, flags })
+    let flag_names = vec![("nats.url", "nats")];
+    let sources = Sources {
+        file,
+        env,
+        flags,
+        flag_names,
+    };
+    (folder, sources)
 }
 
 /// The lines that come back, with the folder cut out.
@@ -177,7 +184,7 @@ fn every_mistake_comes_at_once_with_its_source() {
          (from file plugmesh.toml)",
         "nast: no such setting; did you mean nats? (from file plugmesh.toml)",
         "nats.url: \"localhost:4222\" is not one or more addresses of NATS servers; write for \
-         example nats://127.0.0.1:4222 (from flag --url)",
+         example nats://127.0.0.1:4222 (from flag --nats)",
         "telemetry.log_format: \"jsn\"; write one of text, json; did you mean json? \
          (from file plugmesh.toml)",
     ];
