@@ -11,3 +11,6 @@ pub use self::codec::{FrameCodec, FrameDecoder, FrameEncoder, Inbound, MAX_FRAME
 pub use self::server::{
     AttachFrames, AttachHandler, AttachServer, MAX_MESSAGE_BYTES, PeerInfo, attach_server,
 };
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ mod table;
 use std::fmt;
 
 pub use self::manifest::{capability_entries, draft};
-pub use self::table::{instance_phase, instance_state};
+pub use self::table::{instance_phase, instance_state, table_update};
 
 /// Why a wire message is no domain value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -72,3 +72,50 @@ fn shorten(text: &mut String) {
     text.truncate(end);
     text.push_str(" … (cut)");
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::error::Place;
+
+    use super::*;
+
+    #[test]
+    fn an_error_survives_the_way_through_a_status() {
+        for code in ErrorCode::ALL {
+            let own = MeshError::new(*code, "why").at(Place {
+                node: "n".into(),
+                ..Place::default()
+            });
+            let status = to_status(&own);
+            assert_eq!(status.code() as i32, code.grpc_status());
+            assert_eq!(status.message(), own.to_string());
+            assert_eq!(from_status(&status), own);
+        }
+    }
+
+    #[test]
+    fn a_status_of_somebody_else_claims_nothing_that_it_does_not_know() {
+        let error = from_status(&Status::unavailable("connection reset"));
+        assert_eq!(error.code, ErrorCode::OutcomeUnknown);
+        assert_eq!(error.message, "connection reset");
+        let error = from_status(&Status::with_details(
+            Code::NotFound,
+            "",
+            vec![0xff, 0xff].into(),
+        ));
+        assert_eq!(error.code, ErrorCode::NotFound);
+        assert!(!error.message.is_empty());
+        let fine = common::Error::default().encode_to_vec();
+        let error = from_status(&Status::with_details(Code::Internal, "x", fine.into()));
+        assert_eq!(error.code, ErrorCode::Internal);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character_so_that_headers_stay_small() {
+        let long = MeshError::new(ErrorCode::InvalidManifest, "é".repeat(100_000));
+        let status = to_status(&long);
+        assert!(status.message().ends_with("… (cut)"));
+        assert!(status.message().len() + status.details().len() < 4_000);
+        assert!(from_status(&status).message.ends_with("… (cut)"));
+    }
+}

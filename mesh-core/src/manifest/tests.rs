@@ -1,12 +1,5 @@
 //! Manifests as people write them: one that uses everything, and every mistake with its line.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use proptest::prelude::*;
 
 use super::*;

@@ -1,12 +1,5 @@
 //! Which instance is chosen, and what is said when none is.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::collections::HashMap;
 
 use proptest::prelude::*;

@@ -140,3 +140,118 @@ fn first_id(message: &[u8]) -> u64 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::common::{Chunk, Error};
+    use crate::plugin::{PluginFrame, plugin_frame::Body};
+
+    fn inbound(bytes: impl Into<Bytes>) -> Inbound<PluginFrame> {
+        let mut bytes = bytes.into();
+        let read = read(&mut bytes);
+        assert!(
+            bytes.is_empty(),
+            "the next message begins where this one ends"
+        );
+        read
+    }
+
+    fn chunk(id: u64, payload: Vec<u8>) -> PluginFrame {
+        PluginFrame {
+            id,
+            body: Some(Body::Chunk(Chunk {
+                payload: payload.into(),
+                ..Chunk::default()
+            })),
+        }
+    }
+
+    #[test]
+    fn a_frame_is_read_without_copying_its_payload() {
+        let frame = chunk(7, vec![5; 100_000]);
+        let bytes = Bytes::from(frame.encode_to_vec());
+        let range = bytes.as_ptr_range();
+        let Inbound::Frame(read) = inbound(bytes.clone()) else {
+            panic!("not a frame");
+        };
+        assert_eq!(read, frame);
+        let Some(Body::Chunk(chunk)) = read.body else {
+            panic!("not a chunk");
+        };
+        assert!(range.contains(&chunk.payload.as_ptr()));
+    }
+
+    #[test]
+    fn what_is_no_frame_has_the_id_that_it_begins_with() {
+        let mut cut = chunk(300, vec![5; 100]).encode_to_vec();
+        cut.truncate(50);
+        let cases: [(&[u8], u64); 7] = [
+            (&cut, 300),
+            // Field 11 as a number, where a message belongs.
+            (&[0x08, 5, 0x58, 1], 5),
+            // A text that is not UTF-8, deep inside: Error.message.
+            (&[0x08, 9, 0x62, 3, 0x12, 1, 0xff], 9),
+            // A group that never ends.
+            (&[0x08, 4, 0x0b], 4),
+            // No id in front.
+            (&[0xff, 0xff], 0),
+            // An id that never ends.
+            (&[0x08, 0xff], 0),
+            (
+                &[
+                    0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+                ],
+                0,
+            ),
+        ];
+        for (bytes, expected) in cases {
+            match inbound(bytes.to_vec()) {
+                Inbound::Malformed { id, reason } => {
+                    assert_eq!(id, expected, "{bytes:?}");
+                    assert!(!reason.is_empty());
+                }
+                other => panic!("{bytes:?} became {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_known_is_absent() {
+        // Field 99 of a newer protocol, and then a field that is a plain number.
+        let bytes = vec![0x08, 3, 0x9a, 0x06, 2, 1, 2, 0xa0, 0x06, 1];
+        assert_eq!(
+            inbound(bytes),
+            Inbound::Frame(PluginFrame { id: 3, body: None })
+        );
+        assert_eq!(inbound(vec![]), Inbound::Frame(PluginFrame::default()));
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_thrown_away_with_its_id() {
+        let most = chunk(1, vec![0; MAX_FRAME_BYTES - 20]).encode_to_vec();
+        assert!(matches!(inbound(most), Inbound::Frame(_)));
+        let over = chunk(8, vec![0; MAX_FRAME_BYTES]).encode_to_vec();
+        let bytes = over.len();
+        assert_eq!(inbound(over), Inbound::Oversize { id: 8, bytes });
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes: Vec<u8>) {
+            inbound(bytes);
+        }
+
+        #[test]
+        fn bent_frames_never_panic(id: u64, text in ".{0,20}", at: prop::sample::Index, byte: u8) {
+            let error = Error { message: text, ..Error::default() };
+            let mut bytes = PluginFrame { id, body: Some(Body::Error(error)) }.encode_to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            inbound(bytes);
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Callers, trace contexts and log levels. Calls themselves stay wire types on the hot path.
 
-use mesh_core::call::{Caller, TraceContext};
+use mesh_core::call::{Caller, LogLevel, TraceContext};
 
 use crate::common;
 
@@ -38,6 +38,33 @@ impl From<common::Caller> for Caller {
             plugin: wire.plugin,
             instance: wire.instance,
             node: wire.node,
+        }
+    }
+}
+
+impl From<LogLevel> for common::LogLevel {
+    fn from(own: LogLevel) -> Self {
+        match own {
+            LogLevel::Debug => Self::Debug,
+            LogLevel::Info => Self::Info,
+            LogLevel::Notice => Self::Notice,
+            LogLevel::Warning => Self::Warning,
+            LogLevel::Error => Self::Error,
+            LogLevel::Critical => Self::Critical,
+        }
+    }
+}
+
+/// A line without a level tells what goes on.
+impl From<common::LogLevel> for LogLevel {
+    fn from(wire: common::LogLevel) -> Self {
+        match wire {
+            common::LogLevel::Debug => Self::Debug,
+            common::LogLevel::Unspecified | common::LogLevel::Info => Self::Info,
+            common::LogLevel::Notice => Self::Notice,
+            common::LogLevel::Warning => Self::Warning,
+            common::LogLevel::Error => Self::Error,
+            common::LogLevel::Critical => Self::Critical,
         }
     }
 }

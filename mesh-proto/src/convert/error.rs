@@ -49,3 +49,30 @@ impl From<common::Error> for MeshError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_goes_there_and_back() {
+        let place = Place {
+            plugin: "time".into(),
+            version: "1.0.0".into(),
+            instance: "i".into(),
+            node: "n".into(),
+        };
+        for code in ErrorCode::ALL {
+            let mut own = MeshError::new(*code, "why").at(place.clone());
+            own.retry_after = Some(Duration::from_millis(250));
+            own.details = Some("{}".into());
+            assert_eq!(MeshError::from(common::Error::from(own.clone())), own);
+            // The two lists of codes agree by number and name.
+            let wire = common::ErrorCode::try_from(code.number()).unwrap();
+            let name = format!("ERROR_CODE_{}", code.name().to_uppercase());
+            assert_eq!(wire.as_str_name(), name);
+            assert_eq!(common::ErrorCode::from(*code), wire);
+        }
+        assert!(common::ErrorCode::try_from(ErrorCode::ALL.len() as i32 + 1).is_err());
+    }
+}

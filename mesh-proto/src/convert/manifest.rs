@@ -282,3 +282,63 @@ impl From<&Manifest> for common::Manifest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::manifest::ManifestFile;
+
+    use super::*;
+
+    #[test]
+    fn a_manifest_goes_there_and_back_with_its_entries_byte_for_byte() {
+        let entry = "{ \"inputSchema\":{\"type\":\"object\"},\n \"x\": 1.50, \"name\": \"t\" }";
+        let text = "[plugin]\nname = \"a\"\nversion = \"1.0.0-rc.1+b\"\n\
+            [dependencies]\nb = { version = \"^2\", optional = true }\n\
+            [requires]\n\"service:c.d\" = \">=1\"\n\
+            [[hooks]]\npoint = \"p\"\npriority = -3\ntimeout = \"2s\"\n\
+            [[subscriptions]]\ntopic = \"x.>\"\n\
+            [permissions]\npublish = [\"x.y\"]\n[limits]\nmemory = \"1MiB\"\ncpu = 2\n";
+        let mut own = ManifestFile::parse(text).unwrap().manifest;
+        let tool = CapabilityDraft {
+            field: "capabilities[0]".into(),
+            kind: "tool".into(),
+            name: "t".into(),
+            entry: entry.into(),
+            idempotent: true,
+            read_only: false,
+            streaming: true,
+        };
+        own.capabilities = CapabilityDraft::check_all(vec![tool]).unwrap();
+        let wire = common::Manifest::from(&own);
+        assert_eq!(wire.capabilities[0].entry, entry);
+        assert_eq!(Manifest::try_from(wire), Ok(own));
+    }
+
+    #[test]
+    fn an_unknown_kind_is_refused_by_its_number() {
+        let wire = common::CapabilityEntry {
+            capability: Some(common::Capability {
+                kind: 77,
+                name: "x".into(),
+            }),
+            ..common::CapabilityEntry::default()
+        };
+        let mistakes = capability_entries(vec![wire.clone()])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            mistakes
+                .starts_with("capabilities[0].kind: capability \"77\" is not valid: the kinds are"),
+            "{mistakes}"
+        );
+        let error = Capability::try_from(wire.capability.unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "kind: 77 is not known");
+    }
+
+    #[test]
+    fn every_kind_goes_there_and_back() {
+        for own in CapabilityKind::ALL {
+            assert_eq!(kind(common::CapabilityKind::from(own).into()), Ok(own));
+        }
+    }
+}

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use mesh_core::id::{Generation, InstanceId, NodeId};
+use mesh_core::id::Generation;
 use mesh_core::manifest::Manifest;
 use mesh_core::revision::{Revision, Timestamp};
 use mesh_core::state::{InstanceState, Phase};
-use mesh_core::table::{InstanceRoute, NodeRoute, SpecId, TableUpdate};
+use mesh_core::table::{InstanceRoute, NodeRoute, SpecId, Table, TableUpdate};
 
 use super::{WireError, each, parsed, required};
 use crate::control;
@@ -165,35 +165,181 @@ impl From<TableUpdate> for control::TableUpdate {
 impl TryFrom<control::TableUpdate> for TableUpdate {
     type Error = WireError;
     fn try_from(wire: control::TableUpdate) -> Result<Self, WireError> {
-        let spec = |spec: control::PluginSpec| {
-            let id = spec_id("id", &spec.id)?;
-            let manifest = Manifest::try_from(required("manifest", spec.manifest)?)
-                .map_err(|error| error.within("manifest"))?;
-            if id.plugin().as_ref() != Some(&manifest.name) {
-                return Err(WireError::new("id", "does not name the manifest's plugin"));
-            }
-            Ok((id, Arc::new(manifest)))
+        table_update(wire, &Table::default())
+    }
+}
+
+/// Reads an update for somebody who has a table already: manifests that stand in it under the same
+/// id are not checked again, which makes the snapshot after a reconnect cheap.
+///
+/// # Errors
+/// [`WireError`] that names the first field which is wrong.
+pub fn table_update(wire: control::TableUpdate, known: &Table) -> Result<TableUpdate, WireError> {
+    let spec = |spec: control::PluginSpec| {
+        let id = spec_id("id", &spec.id)?;
+        if let Some(manifest) = known.manifest(&id) {
+            return Ok((id, Arc::clone(manifest)));
+        }
+        let manifest = Manifest::try_from(required("manifest", spec.manifest)?)?;
+        if id.plugin().as_ref() != Some(&manifest.name) {
+            return Err(WireError::new("id", "does not name the manifest's plugin"));
+        }
+        Ok((id, Arc::new(manifest)))
+    };
+    Ok(TableUpdate {
+        from: wire.from.map(Into::into),
+        to: required("to", wire.to)?.into(),
+        specs: each("specs", wire.specs, spec)?,
+        instances: each("instances", wire.instances, InstanceRoute::try_from)?,
+        nodes: each("nodes", wire.nodes, NodeRoute::try_from)?,
+        removed_specs: texts("removed_specs", &wire.removed_specs, spec_id)?,
+        removed_instances: texts("removed_instances", &wire.removed_instances, parsed)?,
+        removed_nodes: texts("removed_nodes", &wire.removed_nodes, parsed)?,
+    })
+}
+
+/// Parses a list of plain texts, which have no fields of their own to name.
+fn texts<T>(
+    field: &str,
+    texts: &[String],
+    parse: impl Fn(&str, &str) -> Result<T, WireError>,
+) -> Result<Vec<T>, WireError> {
+    let place = |(place, text): (usize, &String)| parse(&format!("{field}[{place}]"), text);
+    texts.iter().enumerate().map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::id::{InstanceId, NodeId};
+    use mesh_core::manifest::ManifestDraft;
+
+    use super::*;
+
+    fn update() -> TableUpdate {
+        let draft = ManifestDraft {
+            name: "time".into(),
+            version: "1.0.0".into(),
+            ..ManifestDraft::default()
         };
-        // Plain texts have no fields of their own to name.
-        let ids = |field: &str, texts: Vec<String>| -> Result<Vec<InstanceId>, WireError> {
-            texts.iter().map(|text| parsed(field, text)).collect()
+        let manifest = Arc::new(draft.check().unwrap());
+        let spec = SpecId::of(&manifest);
+        let node = NodeId::new("a").unwrap();
+        TableUpdate {
+            from: Some(Revision::default()),
+            to: Revision {
+                epoch: 7,
+                sequence: 9,
+            },
+            specs: vec![(spec.clone(), manifest)],
+            instances: vec![InstanceRoute {
+                instance: InstanceId::new(1, [1; 10]),
+                spec: spec.clone(),
+                node: node.clone(),
+                generation: Generation(3),
+                state: InstanceState::Blocked,
+                reason: "needs x".into(),
+                since: Timestamp(5),
+                concurrency: 2,
+            }],
+            nodes: vec![NodeRoute {
+                node: node.clone(),
+                generation: Generation(3),
+                zone: "z".into(),
+                labels: [("k".to_owned(), "v".to_owned())].into(),
+                software: "0.1.0".into(),
+            }],
+            removed_specs: vec![spec],
+            removed_instances: vec![InstanceId::new(2, [2; 10])],
+            removed_nodes: vec![node],
+        }
+    }
+
+    #[test]
+    fn an_update_goes_there_and_back() {
+        let own = update();
+        let back = TableUpdate::try_from(control::TableUpdate::from(own.clone())).unwrap();
+        assert_eq!((back.from, back.to), (own.from, own.to));
+        assert_eq!(back.specs, own.specs);
+        assert_eq!(back.instances, own.instances);
+        assert_eq!(back.nodes, own.nodes);
+        assert_eq!(back.removed_specs, own.removed_specs);
+        assert_eq!(back.removed_instances, own.removed_instances);
+        assert_eq!(back.removed_nodes, own.removed_nodes);
+    }
+
+    #[test]
+    fn a_manifest_that_is_known_is_shared_and_not_read_again() {
+        let own = TableUpdate {
+            removed_specs: Vec::new(),
+            ..update()
         };
-        let names = |field: &str, texts: Vec<String>| -> Result<Vec<NodeId>, WireError> {
-            texts.iter().map(|text| parsed(field, text)).collect()
-        };
-        Ok(Self {
-            from: wire.from.map(Into::into),
-            to: required("to", wire.to)?.into(),
-            specs: each("specs", wire.specs, spec)?,
-            instances: each("instances", wire.instances, InstanceRoute::try_from)?,
-            nodes: each("nodes", wire.nodes, NodeRoute::try_from)?,
-            removed_specs: wire
-                .removed_specs
-                .iter()
-                .map(|text| spec_id("removed_specs", text))
-                .collect::<Result<_, _>>()?,
-            removed_instances: ids("removed_instances", wire.removed_instances)?,
-            removed_nodes: names("removed_nodes", wire.removed_nodes)?,
-        })
+        let known = Table::default().apply(&own).unwrap();
+        let mut wire = control::TableUpdate::from(own.clone());
+        wire.specs[0].manifest = None;
+        let back = table_update(wire, &known).unwrap();
+        assert!(Arc::ptr_eq(&back.specs[0].1, &own.specs[0].1));
+    }
+
+    /// Breaks one thing in an update.
+    type Break = fn(&mut control::TableUpdate);
+
+    #[test]
+    fn a_mistake_names_its_field() {
+        let cases: [(Break, &str); 8] = [
+            (|wire| wire.to = None, "to: is missing"),
+            (
+                |wire| wire.specs[0].manifest = None,
+                "specs[0].manifest: is missing",
+            ),
+            (
+                |wire| wire.specs[0].id = "other@1.0.0#0".into(),
+                "specs[0].id: does not name the manifest's plugin",
+            ),
+            (
+                |wire| wire.specs[0].manifest.as_mut().unwrap().version = "x".into(),
+                "specs[0].manifest: version: \"x\" is not valid: unexpected character 'x' while parsing \
+                 major version number; write a semantic version such as \"1.0.0\"",
+            ),
+            (
+                |wire| wire.instances[0].state = 0,
+                "instances[0].state: is not given",
+            ),
+            (
+                |wire| wire.instances[0].state = 77,
+                "instances[0].state: 77 is not known",
+            ),
+            (
+                |wire| wire.nodes[0].node = "A".into(),
+                "nodes[0].node: node name \"A\" is not valid: use 1 to 63 lowercase letters, digits and \
+                 hyphens, with no hyphen at either end",
+            ),
+            (
+                |wire| wire.removed_instances[0] = "x".into(),
+                "removed_instances[0]: instance id \"x\" is not valid: it is a UUID",
+            ),
+        ];
+        for (break_it, line) in cases {
+            let mut wire = control::TableUpdate::from(update());
+            break_it(&mut wire);
+            let error = TableUpdate::try_from(wire).expect_err(line);
+            assert_eq!(error.to_string(), line);
+        }
+    }
+
+    #[test]
+    fn every_state_and_phase_goes_there_and_back() {
+        for state in InstanceState::ALL {
+            let number = control::InstanceState::from(state).into();
+            assert_eq!(instance_state(number), Ok(state));
+        }
+        for phase in [
+            Phase::Starting,
+            Phase::Loaded,
+            Phase::Ready,
+            Phase::Unhealthy,
+        ] {
+            let number = control::InstancePhase::from(phase).into();
+            assert_eq!(instance_phase(number), Ok(phase));
+        }
     }
 }
