@@ -183,7 +183,8 @@ pub mod node_request {
         /// The caller no longer wants the answer.
         #[prost(message, tag = "4")]
         Cancel(super::super::super::common::v1::Cancel),
-        /// The caller takes more chunks of the answer.
+        /// The caller takes more chunks of the answer. 0 asks whether the call is still known: answered by
+        /// a Credit of 0, or by the error OUTCOME_UNKNOWN.
         #[prost(message, tag = "5")]
         Credit(super::super::super::common::v1::Credit),
     }
@@ -204,6 +205,9 @@ pub struct NodeReply {
     /// The call that it belongs to.
     #[prost(uint64, tag = "1")]
     pub call_id: u64,
+    /// With a result: how many chunks of the answer went before it, so that a lost one is noticed.
+    #[prost(uint64, tag = "8")]
+    pub chunks_before: u64,
     /// What it says.
     #[prost(oneof = "node_reply::Body", tags = "2, 3, 4, 5, 6, 7")]
     pub body: ::core::option::Option<node_reply::Body>,
@@ -228,7 +232,7 @@ pub mod node_reply {
         /// A line that the plugin logged while working on the call.
         #[prost(message, tag = "6")]
         Log(super::super::super::common::v1::Log),
-        /// The agent takes more chunks of the payload.
+        /// The agent takes more chunks of the payload. 0 answers a Credit of 0: the call is known here.
         #[prost(message, tag = "7")]
         Credit(super::super::super::common::v1::Credit),
     }
