@@ -121,7 +121,8 @@ impl Bus {
             generation,
             instance,
         };
-        let time_left = self.admit(&target, payload.len(), deadline)?;
+        let now = Instant::now();
+        let time_left = self.admit(&target, payload.len(), deadline, now)?;
         let shared = &self.shared;
         let refuse_busy = |message: &str| {
             add(&shared.stats.refused_busy, 1);
@@ -131,7 +132,7 @@ impl Bus {
         if slots.closed {
             return Err(disconnected(shared, &target));
         }
-        let opened = slots.open(target, shared.micros(deadline));
+        let opened = slots.open(target, shared.micros(now), shared.micros(deadline));
         drop(slots);
         let Some(ticket) = opened else {
             return Err(refuse_busy(
@@ -176,7 +177,13 @@ impl Bus {
     }
 
     /// Whether a call may be sent; the time that it has left, in microseconds.
-    fn admit(&self, target: &Target, bytes: usize, deadline: Instant) -> Result<u64, MeshError> {
+    fn admit(
+        &self,
+        target: &Target,
+        bytes: usize,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<u64, MeshError> {
         let shared = &self.shared;
         if !shared.is_up() {
             return Err(disconnected(shared, target));
@@ -193,9 +200,7 @@ impl Bus {
             let message = "the connection to NATS is congested; try again later";
             return Err(MeshError::new(ErrorCode::Overloaded, message).at(target.place()));
         }
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .as_micros();
+        let left = deadline.saturating_duration_since(now).as_micros();
         match u64::try_from(left).unwrap_or(u64::MAX) {
             0 => {
                 let message = "the deadline had passed before the call was sent";
@@ -261,6 +266,8 @@ impl Bus {
             add(&shared.stats.notices_dropped, 1);
             return Ok(());
         }
+        let mut reply = reply;
+        shared.answers().count(to, &mut reply);
         add(&shared.stats.replies, 1);
         if shared.send(node::frame(to, &reply)).is_err() {
             // A closed connection, or a frame that NATS does not take.

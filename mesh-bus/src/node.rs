@@ -134,6 +134,9 @@ impl NodeInbox {
                 body: Some(node_request::Body::Cancel(_)),
             }) if self.given_up(call_id, &reply) => {}
             Ok(request) if request.body.is_some() => {
+                if matches!(request.body, Some(node_request::Body::Cancel(_))) {
+                    self.shared.answers().forget(&reply, request.call_id);
+                }
                 add(&self.shared.stats.requests, 1);
                 self.ahead.push_back((request, reply));
             }
@@ -175,6 +178,7 @@ impl NodeInbox {
         let reply = NodeReply {
             call_id,
             body: Some(node_reply::Body::Error(error)),
+            chunks_before: 0,
         };
         // A closed connection: nobody is left to be told.
         let _ = self.shared.send(frame(to, &reply));

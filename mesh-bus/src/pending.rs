@@ -54,7 +54,7 @@ impl PendingCall {
         let (Some(live), Some(reply)) = (slots.get(self.index, self.call_id), reply) else {
             return Poll::Ready(ended_before());
         };
-        let Some((event, credit)) = live.take(&limits) else {
+        let Some(event) = live.take(&limits) else {
             if !live
                 .waker
                 .as_ref()
@@ -64,10 +64,8 @@ impl PendingCall {
             }
             return Poll::Pending;
         };
-        let credit = credit.map(|chunks| {
-            live.frames += 1;
-            wire::credit(live, self.index, reply, chunks)
-        });
+        let owed = live.take_owed();
+        let credit = (owed > 0).then(|| wire::credit(live, self.index, reply, owed));
         let end = matches!(event, CallEvent::End(_));
         if end {
             slots.close(self.index, self.call_id);

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_core::id::{Generation, InstanceId, NodeId};
 use mesh_proto::common;
-use mesh_proto::control::node_reply;
+use mesh_proto::control::{NodeReply, node_reply};
 
 use crate::config::BusLimits;
 use crate::event::{CallEvent, CallOutput};
@@ -18,6 +18,17 @@ const MAX_NOTICES: usize = 256;
 
 /// How long the answers for a call's other frames may take when one of them found no listener.
 const MISSED_GRACE_US: u64 = 100_000;
+
+/// How long a node that can't be reached has to show a sign of life: its agent may be about to
+/// reconnect, which takes 250 ms at most, and keeps its replies meanwhile.
+pub(crate) const GRACE_US: u64 = 1_000_000;
+
+/// How often a node that can't be reached is asked again within the grace.
+const ASK_AGAIN_US: u64 = 200_000;
+
+/// After how long in flight a call's node is asked for a sign of life; doubles up to the longest.
+const FIRST_ASK_US: u64 = 1_000_000;
+const LONGEST_ASK_US: u64 = 8_000_000;
 
 /// Where a call goes.
 #[derive(Debug, Clone)]
@@ -52,27 +63,37 @@ pub(crate) struct Live {
     pub target: Target,
     /// Where its frames go.
     pub subject: Subject,
-    /// In the slots' microseconds.
+    /// In the slots' microseconds, as all times here.
     pub deadline: u64,
-    /// Set after a disconnect: without a sign of life until then, the outcome is unknown.
-    pub verify_by: u64,
+    /// When the node is asked for a sign of life.
+    ask_at: u64,
+    ask_wait: u64,
+    /// The node was asked before.
+    asked: bool,
+    /// Set while the node can't be reached: without a sign of life until then, the outcome is unknown.
+    verify_by: u64,
     pub upload: Option<Upload>,
-    /// Frames sent that would be answered with "no responders" if nobody listened.
-    pub frames: u32,
-    /// The node was asked whether it still knows the call, after a disconnect.
-    pub asked: bool,
+    /// It had more payload than one frame holds.
+    uploads: bool,
+    /// Frames sent that would be answered with "no responders" if nobody listened, questions apart.
+    frames: u32,
     /// "No responders" that came back.
     missed: u32,
     /// The node has answered: the call was delivered.
     heard: bool,
     events: VecDeque<CallEvent>,
-    /// Chunks among `events`.
+    /// Chunks among `events`, and how many there may be.
     chunks: u32,
+    window: u32,
     notices: usize,
     /// The place that the next chunk of the answer must have.
     next_sequence: u64,
     /// Chunks taken that the node has not been given new credit for.
     taken: u32,
+    /// Credit to be given.
+    owed: u32,
+    /// Credit that was given may be lost.
+    credit_lost: bool,
     fragments: Vec<Bytes>,
     fragment_bytes: usize,
     end: Option<Result<CallOutput, MeshError>>,
@@ -80,13 +101,11 @@ pub(crate) struct Live {
     pub waker: Option<Waker>,
 }
 
-/// What a reply means for the slot that it came to.
-#[derive(Debug, PartialEq, Eq)]
+/// What a message means for the slot that it came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// The call goes on.
     On,
-    /// The call goes on and the node may send that many more chunks.
-    Credit(u32),
     /// The node takes more of the payload.
     Upload,
     /// A notice was left out.
@@ -100,23 +119,36 @@ pub(crate) enum Step {
 }
 
 impl Live {
-    pub fn new(call_id: u64, target: Target, subject: Subject, deadline: u64) -> Self {
+    pub fn new(
+        call_id: u64,
+        target: Target,
+        subject: Subject,
+        now: u64,
+        deadline: u64,
+        limits: &BusLimits,
+    ) -> Self {
         Self {
             call_id,
             target,
             subject,
             deadline,
+            ask_at: now + FIRST_ASK_US,
+            ask_wait: FIRST_ASK_US,
+            asked: false,
             verify_by: u64::MAX,
             upload: None,
+            uploads: false,
             frames: 1,
-            asked: false,
             missed: 0,
             heard: false,
             events: VecDeque::new(),
             chunks: 0,
+            window: limits.initial_credit,
             notices: 0,
             next_sequence: 0,
             taken: 0,
+            owed: 0,
+            credit_lost: false,
             fragments: Vec::new(),
             fragment_bytes: 0,
             end: None,
@@ -129,18 +161,23 @@ impl Live {
         self.ended
     }
 
-    /// When something is due: its deadline, or the end of its time to show a sign of life.
+    /// When something is due: the deadline, a question, or the end of the time to answer it.
     pub fn due(&self) -> u64 {
         if self.ended {
             return u64::MAX;
         }
-        self.deadline.min(self.verify_by)
+        self.deadline.min(self.verify_by).min(self.ask_at)
     }
 
-    /// Nothing but its first frame was sent and no part of an answer came: whatever else was lost
-    /// with a connection, this call can go on when the node still knows it.
-    pub fn is_quiet(&self) -> bool {
-        self.frames == 1 && self.next_sequence == 0 && self.upload.is_none()
+    /// Whether messages may be on their way to its reply subject after its end.
+    pub fn leaves_echoes(&self) -> bool {
+        !self.ended || self.frames > 1 || self.asked
+    }
+
+    /// The node has sent, and may still lose, parts of the payload: with one lost it would wait for
+    /// ever, so the call does not outlive a loss.
+    fn is_fragile(&self) -> bool {
+        self.uploads && self.next_sequence == 0
     }
 
     /// An error of this call, with its place.
@@ -156,7 +193,61 @@ impl Live {
         self.ended = true;
         self.end = Some(result);
         self.upload = None;
+        self.owed = 0;
         self.fragments = Vec::new();
+    }
+
+    /// The rest of its payload follows.
+    pub fn begin_upload(&mut self, upload: Upload) {
+        self.uploads = true;
+        self.upload = Some(upload);
+    }
+
+    /// The next part of the payload that there is credit for: bytes, place, whether it is the last,
+    /// and whether another may follow at once.
+    pub fn next_part(&mut self, limits: &BusLimits) -> Option<(Bytes, u64, bool, bool)> {
+        let upload = self.upload.as_mut().filter(|upload| upload.credit > 0)?;
+        let size = upload.rest.len().min(limits.chunk_bytes);
+        let part = upload.rest.split_to(size);
+        let (sequence, last) = (upload.sequence, upload.rest.is_empty());
+        upload.sequence += 1;
+        upload.credit -= 1;
+        let again = upload.credit > 0 && !last;
+        if last {
+            self.upload = None;
+        }
+        self.frames += 1;
+        Some((part, sequence, last, again))
+    }
+
+    /// Whether it is time to ask the node for a sign of life; the next time is then set.
+    pub fn asks(&mut self, now: u64) -> bool {
+        if self.ended || self.ask_at > now {
+            return false;
+        }
+        self.asked = true;
+        self.ask_wait = (self.ask_wait * 2).min(LONGEST_ASK_US);
+        let unreachable = self.verify_by != u64::MAX;
+        self.ask_at = now
+            + if unreachable {
+                ASK_AGAIN_US
+            } else {
+                self.ask_wait
+            };
+        true
+    }
+
+    /// Frames may have been lost: the node is asked at once, and has until the end of the grace to
+    /// answer. A call that would not survive a loss has as long to end.
+    pub fn verify(&mut self, now: u64) {
+        self.verify_by = self.verify_by.min(now + GRACE_US);
+        self.ask_at = now;
+        self.credit_lost |= self.frames > 1;
+    }
+
+    /// Whether the grace has run out without a sign of life.
+    pub fn is_lost(&self, now: u64) -> bool {
+        self.verify_by <= now
     }
 
     /// Nobody listened on the node's subject for one of the frames.
@@ -167,9 +258,17 @@ impl Live {
         self.missed += 1;
         self.upload = None;
         if self.heard || self.asked {
-            let message = "the node went away after the call had been sent to it";
-            self.finish(Err(self.error(ErrorCode::OutcomeUnknown, message)));
-            return Step::Lost;
+            if self.is_fragile() {
+                let message = "the node went away while the call's payload was sent to it";
+                self.finish(Err(self.error(ErrorCode::OutcomeUnknown, message)));
+                return Step::Lost;
+            }
+            // Gone, or reconnecting.
+            if self.verify_by == u64::MAX {
+                self.verify(now);
+                self.ask_at = now + ASK_AGAIN_US;
+            }
+            return Step::On;
         }
         if self.missed >= self.frames {
             let message = "no agent of this generation of the node is listening any more";
@@ -183,24 +282,21 @@ impl Live {
     }
 
     /// Takes a reply of the node.
-    pub fn on_reply(&mut self, body: node_reply::Body, limits: &BusLimits) -> Step {
+    pub fn on_reply(&mut self, reply: NodeReply, now: u64, limits: &BusLimits) -> Step {
         use node_reply::Body;
         if self.ended {
             return Step::On;
         }
-        self.heard = true;
-        if self.is_quiet() {
-            self.verify_by = u64::MAX;
-        }
-        match body {
-            Body::Result(result) => self.on_result(result, limits),
-            Body::Error(error) => {
+        self.on_sign_of_life(now, limits);
+        match reply.body {
+            Some(Body::Result(result)) => self.on_result(result, reply.chunks_before, limits),
+            Some(Body::Error(error)) => {
                 let error = MeshError::from(error).at(self.target.place());
                 self.finish(Err(error));
                 Step::Ended
             }
-            Body::Chunk(chunk) => self.on_chunk(chunk, limits),
-            Body::Progress(progress) => {
+            Some(Body::Chunk(chunk)) => self.on_chunk(chunk, limits),
+            Some(Body::Progress(progress)) => {
                 // A newer progress makes one that nobody has read worthless.
                 if let Some(CallEvent::Progress(last)) = self.events.back_mut() {
                     *last = progress;
@@ -208,14 +304,30 @@ impl Live {
                 }
                 self.notice(CallEvent::Progress(progress))
             }
-            Body::Log(log) => self.notice(CallEvent::Log(log)),
-            Body::Credit(credit) => match &mut self.upload {
+            Some(Body::Log(log)) => self.notice(CallEvent::Log(log)),
+            Some(Body::Credit(credit)) => match &mut self.upload {
                 Some(upload) if credit.chunks > 0 => {
                     upload.credit = upload.credit.saturating_add(credit.chunks);
                     Step::Upload
                 }
                 _ => Step::On,
             },
+            // A body of a newer version of the protocol: not for this caller.
+            None => Step::Dropped,
+        }
+    }
+
+    fn on_sign_of_life(&mut self, now: u64, limits: &BusLimits) {
+        self.heard = true;
+        if self.verify_by == u64::MAX || self.is_fragile() {
+            return;
+        }
+        self.verify_by = u64::MAX;
+        self.ask_at = now + self.ask_wait;
+        if std::mem::take(&mut self.credit_lost) {
+            // Better too much than none for ever: the window grows by what is given twice.
+            self.window = self.window.saturating_add(limits.initial_credit);
+            self.owed = self.owed.saturating_add(limits.initial_credit);
         }
     }
 
@@ -245,12 +357,10 @@ impl Live {
             self.fragment_bytes += chunk.payload.len();
             self.fragments.push(chunk.payload);
             // Fragments are joined here, so they are taken as soon as they are here.
-            return match self.credit(limits) {
-                Some(chunks) => Step::Credit(chunks),
-                None => Step::On,
-            };
+            self.count_taken(limits);
+            return Step::On;
         }
-        if self.chunks >= limits.initial_credit {
+        if self.chunks >= self.window {
             let message = "the node sent more chunks than it had credit for";
             self.finish(Err(self.error(ErrorCode::OutcomeUnknown, message)));
             return Step::Abandoned;
@@ -261,9 +371,21 @@ impl Live {
     }
 
     /// Counts a chunk as taken; from time to time that gives the node new credit.
-    fn credit(&mut self, limits: &BusLimits) -> Option<u32> {
+    fn count_taken(&mut self, limits: &BusLimits) {
         self.taken += 1;
-        (self.taken >= limits.initial_credit.div_ceil(2)).then(|| std::mem::take(&mut self.taken))
+        if self.taken >= limits.initial_credit.div_ceil(2) {
+            self.owed = self.owed.saturating_add(std::mem::take(&mut self.taken));
+        }
+    }
+
+    /// The credit that is to be sent to the node now; 0: none.
+    pub fn take_owed(&mut self) -> u32 {
+        let owed = std::mem::take(&mut self.owed);
+        if self.ended {
+            return 0;
+        }
+        self.frames += u32::from(owed > 0);
+        owed
     }
 
     fn too_large(&mut self, more: usize, limits: &BusLimits) -> bool {
@@ -278,7 +400,16 @@ impl Live {
         large
     }
 
-    fn on_result(&mut self, result: common::Result, limits: &BusLimits) -> Step {
+    fn on_result(&mut self, result: common::Result, before: u64, limits: &BusLimits) -> Step {
+        // 0 may also come from an agent that does not count.
+        if before > 0 && before != self.next_sequence {
+            let message = format!(
+                "{before} chunks went before the result and {} came: some were lost on the way",
+                self.next_sequence
+            );
+            self.finish(Err(self.error(ErrorCode::OutcomeUnknown, message)));
+            return Step::Ended;
+        }
         if self.too_large(result.payload.len(), limits) {
             return Step::Ended;
         }
@@ -299,17 +430,19 @@ impl Live {
         Step::Ended
     }
 
-    /// The next event for the caller, and the credit that taking it gives to the node.
-    pub fn take(&mut self, limits: &BusLimits) -> Option<(CallEvent, Option<u32>)> {
-        if let Some(event) = self.events.pop_front() {
-            if matches!(event, CallEvent::Chunk(_)) {
+    /// The next event for the caller.
+    pub fn take(&mut self, limits: &BusLimits) -> Option<CallEvent> {
+        match self.events.pop_front() {
+            Some(event) if matches!(event, CallEvent::Chunk(_)) => {
                 self.chunks -= 1;
-                let credit = self.credit(limits);
-                return Some((event, credit.filter(|_| !self.ended)));
+                self.count_taken(limits);
+                Some(event)
             }
-            self.notices -= 1;
-            return Some((event, None));
+            Some(event) => {
+                self.notices -= 1;
+                Some(event)
+            }
+            None => self.end.take().map(CallEvent::End),
         }
-        self.end.take().map(|end| (CallEvent::End(end), None))
     }
 }

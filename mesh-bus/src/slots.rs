@@ -109,7 +109,7 @@ impl Slots {
     }
 
     /// Gives a call a slot; `None` when there are too many.
-    pub fn open(&mut self, target: Target, deadline: u64) -> Option<Ticket> {
+    pub fn open(&mut self, target: Target, now: u64, deadline: u64) -> Option<Ticket> {
         let index = match self.free.pop() {
             Some(index) => index,
             None => self.grow()?,
@@ -118,14 +118,16 @@ impl Slots {
         let call_id = self.last_id;
         let node = self.node_subject(&target.node, target.generation);
         let slot = self.slots.get_mut(index)?;
-        slot.live = Some(Live::new(call_id, target, node.clone(), deadline));
+        let live = Live::new(call_id, target, node.clone(), now, deadline, &self.limits);
+        let next = live.due();
+        slot.live = Some(live);
         let reply = slot.reply.clone();
         if let Some(due) = self.due.get_mut(index) {
-            *due = deadline;
+            *due = next;
         }
-        let earliest = deadline < self.next_due;
+        let earliest = next < self.next_due;
         if earliest {
-            self.next_due = deadline;
+            self.next_due = next;
         }
         Some(Ticket {
             index,
@@ -139,7 +141,7 @@ impl Slots {
     /// The rest of a payload whose beginning was sent.
     pub fn upload(&mut self, index: usize, call_id: u64, upload: Upload) {
         if let Some(live) = self.get(index, call_id).filter(|live| !live.has_ended()) {
-            live.upload = Some(upload);
+            live.begin_upload(upload);
             self.uploads.push_back((index, call_id));
         }
     }
@@ -199,7 +201,7 @@ impl Slots {
         let live = slot.live.take_if(|live| live.call_id == call_id)?;
         let cancel = (!live.has_ended())
             .then(|| wire::cancel(&live, slot.reply.clone(), "the caller gave the call up"));
-        if cancel.is_some() || live.frames > 1 || live.asked {
+        if live.leaves_echoes() {
             self.renew(index);
         }
         if let Some(due) = self.due.get_mut(index) {
@@ -247,16 +249,12 @@ impl Slots {
             step
         } else {
             match NodeReply::decode(message.payload) {
-                Ok(NodeReply {
-                    call_id,
-                    body: Some(body),
-                }) if call_id == live.call_id => live.on_reply(body, &limits),
-                Ok(NodeReply { body: Some(_), .. }) => {
+                Ok(reply) if reply.call_id == live.call_id => live.on_reply(reply, now, &limits),
+                Ok(_) => {
                     effects.late += 1;
                     return;
                 }
-                // A body of a newer version of the protocol, or garbage: not for this caller.
-                Ok(_) | Err(_) => {
+                Err(_) => {
                     effects.malformed += 1;
                     return;
                 }
@@ -275,12 +273,6 @@ impl Slots {
         };
         match step {
             Step::On | Step::Ended | Step::Lost => {}
-            Step::Credit(chunks) => {
-                live.frames += 1;
-                effects
-                    .send
-                    .push(wire::credit(live, index, slot.reply.clone(), chunks));
-            }
             Step::Upload => {
                 effects.upload = true;
                 self.uploads.push_back((index, live.call_id));
@@ -295,9 +287,13 @@ impl Slots {
                 effects.send.push(frame);
             }
         }
-        if let Some(waker) = live.waker.take() {
-            effects.wake.push(waker);
+        let owed = live.take_owed();
+        if owed > 0 {
+            effects
+                .send
+                .push(wire::credit(live, index, slot.reply.clone(), owed));
         }
+        effects.wake.extend(live.waker.take());
         if let Some(due) = self.due.get_mut(index) {
             *due = live.due();
             self.next_due = self.next_due.min(*due);
@@ -332,20 +328,17 @@ impl Slots {
         self.renew(index);
     }
 
-    /// Ends what is due at `now`.
+    /// Does what is due at `now`: ends calls, asks after calls.
     pub fn sweep(&mut self, now: u64, effects: &mut Effects) {
-        let mut next = u64::MAX;
-        let mut ripe = Vec::new();
-        for (index, due) in self.due.iter().enumerate() {
-            if *due <= now {
-                ripe.push(index);
-            } else {
-                next = next.min(*due);
-            }
-        }
-        self.next_due = next;
+        let ripe: Vec<usize> = (self.due.iter().enumerate())
+            .filter(|(_, due)| **due <= now)
+            .map(|(index, _)| index)
+            .collect();
         for index in ripe {
-            let Some(live) = self.slots.get(index).and_then(|slot| slot.live.as_ref()) else {
+            let Some(slot) = self.slots.get_mut(index) else {
+                continue;
+            };
+            let Some(live) = slot.live.as_mut() else {
                 continue;
             };
             if live.deadline <= now {
@@ -354,14 +347,24 @@ impl Slots {
                                see what the plugin is busy with";
                 let error = live.error(ErrorCode::DeadlineExceeded, message);
                 self.abandon(index, Err(error), "the deadline has passed", effects);
-            } else {
+            } else if live.is_lost(now) {
                 effects.unknown += 1;
-                let message = "the connection to NATS was lost while the call was in flight, and \
-                               the node gave no sign of it afterwards";
+                let message = "the connection to the node was lost while the call was in flight, \
+                               and the node gave no sign of it afterwards";
                 let error = live.error(ErrorCode::OutcomeUnknown, message);
-                self.abandon(index, Err(error), "its connection was lost", effects);
+                self.abandon(index, Err(error), "the connection was lost", effects);
+            } else {
+                if live.asks(now) {
+                    effects
+                        .send
+                        .push(wire::credit(live, index, slot.reply.clone(), 0));
+                }
+                if let Some(due) = self.due.get_mut(index) {
+                    *due = live.due();
+                }
             }
         }
+        self.next_due = self.due.iter().copied().min().unwrap_or(u64::MAX);
     }
 
     /// Ends all calls to matching places with OUTCOME_UNKNOWN.
@@ -397,24 +400,13 @@ impl Slots {
         }
     }
 
-    /// After frames may have been lost: calls that have sent and heard nothing but their beginning
-    /// are asked after, and have until `by` to show a sign of life. After a reconnect (`all`) the
-    /// others have as long to end: credit or parts of a payload may be lost, and nothing tells.
-    pub fn verify(&mut self, by: u64, all: bool, effects: &mut Effects) {
+    /// Frames of any call may have been lost: each has a second to show a sign of life.
+    pub fn verify_all(&mut self, now: u64) {
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(live) = slot.live.as_mut().filter(|live| !live.has_ended()) else {
                 continue;
             };
-            if live.is_quiet() {
-                // Not counted among the frames, so the call stays quiet.
-                effects
-                    .send
-                    .push(wire::credit(live, index, slot.reply.clone(), 0));
-                live.asked = true;
-            } else if !all {
-                continue;
-            }
-            live.verify_by = live.verify_by.min(by);
+            live.verify(now);
             if let Some(due) = self.due.get_mut(index) {
                 *due = live.due();
                 self.next_due = self.next_due.min(*due);
@@ -424,26 +416,16 @@ impl Slots {
 
     /// The next part of a payload that its node has credit for.
     pub fn next_upload(&mut self) -> Option<Frame> {
+        let limits = self.limits;
         while let Some((index, call_id)) = self.uploads.pop_front() {
-            let limits = self.limits;
             let Some(slot) = self.slots.get_mut(index) else {
                 continue;
             };
             let live = slot.live.as_mut().filter(|live| live.call_id == call_id);
             let Some(live) = live else { continue };
-            let Some(upload) = live.upload.as_mut().filter(|upload| upload.credit > 0) else {
+            let Some((part, sequence, last, again)) = live.next_part(&limits) else {
                 continue;
             };
-            let size = upload.rest.len().min(limits.chunk_bytes);
-            let part = upload.rest.split_to(size);
-            let (sequence, last) = (upload.sequence, upload.rest.is_empty());
-            upload.sequence += 1;
-            upload.credit -= 1;
-            let again = upload.credit > 0 && !last;
-            if last {
-                live.upload = None;
-            }
-            live.frames += 1;
             let frame = wire::chunk(live, index, slot.reply.clone(), part, sequence, last);
             if again {
                 self.uploads.push_back((index, call_id));
