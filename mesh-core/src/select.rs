@@ -1,10 +1,13 @@
 //! Route selection: which instance gets a call.
 
+use std::sync::Arc;
+
 use semver::Version;
 
 use crate::capability::Capability;
 use crate::error::{ErrorCode, MeshError, Place};
 use crate::id::{Generation, InstanceId, NodeId, PluginName};
+use crate::manifest::Manifest;
 use crate::table::{Provider, Table};
 use crate::version::Requirement;
 
@@ -61,9 +64,9 @@ impl Selected {
 ///
 /// Of each plugin only the newest stable version counts that is allowed and has an instance which
 /// takes calls (the newest pre-release if there is no stable one). Among its instances those below
-/// their limit come first, then the own node's, then the healthy ones, then those with the fewest
-/// calls in flight; `seed` breaks ties, in turn when it counts up. Instances in `avoid` are never
-/// chosen: they have failed this call already.
+/// their limit come first, then the active before the degraded, then the own node's, then those with
+/// the fewest calls in flight; `seed` breaks ties, in turn when it counts up. Instances in `avoid` are
+/// never chosen: they have failed this call already.
 ///
 /// # Errors
 /// `NO_PROVIDER` when nothing in the table could ever serve the call, `UNAVAILABLE` when something
@@ -80,15 +83,14 @@ pub fn select(
     let usable = |row: &&Provider| {
         row.route.state.takes_calls() && fits(target, row) && !avoid.contains(&row.route.instance)
     };
-    let newer_exists = |row: &Provider| {
-        let same = |other: &&Provider| other.manifest.name == row.manifest.name;
-        let mut others = rows.iter().filter(usable).filter(same);
-        others.any(|other| rank(&other.manifest.version) > rank(&row.manifest.version))
-    };
+    let newest = newest_versions(rows.iter().filter(usable));
     let mut best = None;
     let mut chosen: Vec<&Provider> = Vec::new();
     for row in rows.iter().filter(usable) {
-        if newer_exists(row) {
+        let manifest = &row.manifest;
+        let same = |newest: &&&Arc<Manifest>| newest.name == manifest.name;
+        let of_plugin = newest.iter().find(same);
+        if of_plugin.is_some_and(|newest| rank(&newest.version) > rank(&manifest.version)) {
             continue;
         }
         let route = &row.route;
@@ -98,7 +100,7 @@ pub fn select(
             own => own,
         };
         let elsewhere = prefer_node.is_some_and(|node| *node != route.node);
-        let cost = (calls >= most, elsewhere, route.state, calls);
+        let cost = (calls >= most, route.state, elsewhere, calls);
         if best.is_none_or(|best| cost < best) {
             best = Some(cost);
             chosen.clear();
@@ -113,6 +115,29 @@ pub fn select(
         Some(row) => Ok(selected(row)),
         None => Err(refusal(target, rows, avoid)),
     }
+}
+
+/// The manifest with the newest version of each plugin; none when all rows share one manifest, as
+/// they nearly always do.
+fn newest_versions<'a>(rows: impl Iterator<Item = &'a Provider>) -> Vec<&'a Arc<Manifest>> {
+    let mut newest: Vec<&Arc<Manifest>> = Vec::new();
+    let mut first = None;
+    for row in rows {
+        let manifest = &row.manifest;
+        let first = *first.get_or_insert(manifest);
+        if newest.is_empty() {
+            if Arc::ptr_eq(first, manifest) {
+                continue;
+            }
+            newest.push(first);
+        }
+        match newest.iter_mut().find(|other| other.name == manifest.name) {
+            Some(other) if rank(&other.version) < rank(&manifest.version) => *other = manifest,
+            Some(_) => {}
+            None => newest.push(manifest),
+        }
+    }
+    newest
 }
 
 /// Whether a provider is of the plugin and version that the call asks for.

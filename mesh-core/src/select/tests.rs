@@ -199,8 +199,13 @@ fn of_several_plugins_each_counts_with_its_own_newest() {
 }
 
 #[test]
-fn a_degraded_instance_serves_when_no_healthy_one_does() {
+fn a_degraded_instance_serves_when_no_healthy_one_does_even_on_the_own_node() {
     let table = table(&[("a", "1.0.0", "m", Degraded), ("a", "1.0.0", "n", Active)]);
+    let near = Ask {
+        node: Some("m"),
+        ..ASK
+    };
+    assert_eq!(near.of(&table), Ok(1));
     assert_eq!(
         Ask {
             loads: vec![(1, 5)],
