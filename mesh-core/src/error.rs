@@ -328,4 +328,34 @@ mod tests {
             "draining: it is stopping; try another (plugin time@1.0.0, instance i, node a)"
         );
     }
+
+    #[test]
+    fn the_page_of_each_code_has_its_numbers() {
+        let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors");
+        let read = |name: &str| std::fs::read_to_string(format!("{pages}/{name}.md"));
+        let index = read("README").expect("an index");
+        for code in ErrorCode::ALL {
+            let page = read(code.slug()).expect(code.slug());
+            let (grpc, http, rpc) = (code.grpc_status(), code.http_status(), code.json_rpc());
+            let name = code.name().to_uppercase();
+            assert!(page.starts_with(&format!("# {name}\n")), "{code}");
+            let numbers = format!("| {} | {grpc} ", code.number());
+            assert!(page.contains(&numbers), "{code}: {numbers}");
+            assert!(page.contains(&format!(" | {http} | {rpc} |")), "{code}");
+            let processed = match code.processed() {
+                Processed::No => ("No", "no"),
+                Processed::Unknown => ("Unknown", "unknown"),
+                Processed::Yes => ("Yes", "yes"),
+            };
+            let line = format!("**Was the call processed?** {}", processed.0);
+            assert!(page.contains(&line), "{code}: {line}");
+            let row = format!(" | {} | {grpc} | {http} | {rpc} |", processed.1);
+            let link = format!("| [{name}]({}.md) | ", code.slug());
+            let found = index.lines().find(|line| line.starts_with(&link));
+            assert!(
+                found.is_some_and(|line| line.ends_with(&row)),
+                "{code} in the index"
+            );
+        }
+    }
 }

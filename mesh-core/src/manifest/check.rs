@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::draft::{HookDraft, ManifestDraft, Mistakes, NeedDraft};
 use super::{Hook, Manifest, Need, Permissions, Subscription};
-use crate::capability::{Capability, CapabilityKind};
+use crate::capability::{Capability, CapabilityError, CapabilityKind};
 use crate::id::PluginName;
 use crate::version::{Requirement, parse_dependency};
 
@@ -343,8 +343,12 @@ fn check_call_pattern(pattern: &str) -> Result<(), String> {
     let Some((kind, name)) = pattern.split_once(':') else {
         return Err(format!("{pattern:?} is not valid: {remedy}"));
     };
-    kind.parse::<CapabilityKind>()
-        .map_err(|error| error.to_string())?;
+    let known: CapabilityKind = kind
+        .parse()
+        .map_err(|error: CapabilityError| error.to_string())?;
+    if known.as_str() != kind {
+        return Err(format!("{pattern:?} is not valid: write {known}:{name}"));
+    }
     if name.is_empty() || name.strip_suffix('*').unwrap_or(name).contains('*') {
         return Err(format!(
             "{pattern:?} is not valid: * stands only at the end; {remedy}"

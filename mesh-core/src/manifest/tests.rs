@@ -209,13 +209,14 @@ const MISTAKES: &[(&str, &str)] = &[
          subscriptions[3].topic: is missing: write a name such as ticket.extracted",
     ),
     (
-        "+[permissions]\npublish = [\"a.b*\"]\ncall = [\"embed\", \"tool:a*b\"]\nnetwork = [\"x\"]\n",
+        "+[permissions]\npublish = [\"a.b*\"]\ncall = [\"embed\", \"tool:a*b\", \"tools:a\"]\nnetwork = [\"x\"]\n",
         "permissions.publish[0]: \"a.b*\" is not valid: * and > stand for whole tokens: write \
          agent.task.*\n\
          permissions.call[0]: \"embed\" is not valid: write kind:name, such as tool:add or \
          service:embedding.*\n\
          permissions.call[1]: \"tool:a*b\" is not valid: * stands only at the end; write kind:name, \
          such as tool:add or service:embedding.*\n\
+         permissions.call[2]: \"tools:a\" is not valid: write tool:a\n\
          permissions.network[0]: \"x\" is not valid: write host:port, such as api.github.com:443",
     ),
     (
