@@ -12,7 +12,7 @@ pub struct Check {
     pub name: String,
     /// Whether it can work.
     pub ready: bool,
-    /// Why not, for a person; empty when ready.
+    /// Why not, for a person. When ready: empty, or what a person should know.
     pub detail: String,
 }
 
@@ -123,6 +123,11 @@ impl ReadyLatch {
     /// The part can work.
     pub fn set_ready(&self) {
         self.readiness.set(self.index, true, String::new());
+    }
+
+    /// The part can work, and what a person should know about it all the same.
+    pub fn set_ready_with(&self, note: impl Into<String>) {
+        self.readiness.set(self.index, true, note.into());
     }
 
     /// The part can't work, and why.
