@@ -180,31 +180,34 @@ pub(super) fn json_object(
     Ok((raw.into(), object))
 }
 
-/// What MCP says of the entries of a kind.
+/// What MCP says of the entries of a kind. Each may also have what [`COMMON`] names.
 struct Shape {
     what: &'static str,
     /// The field that names the entry, equal to the capability's name.
     name: &'static str,
     /// Fields that must be there, beside the name.
     required: &'static [&'static str],
-    /// All fields, with the JSON type that each must have where it is there.
+    /// Fields with the JSON type that each must have where it is there.
     fields: &'static [(&'static str, &'static str)],
 }
+
+const COMMON: &[(&str, &str)] = &[
+    ("name", "string"),
+    ("title", "string"),
+    ("description", "string"),
+    ("icons", "array"),
+    ("_meta", "object"),
+];
 
 const TOOL: Shape = Shape {
     what: "an MCP tool",
     name: "name",
     required: &["inputSchema"],
     fields: &[
-        ("name", "string"),
-        ("title", "string"),
-        ("description", "string"),
         ("inputSchema", "object"),
         ("outputSchema", "object"),
         ("annotations", "object"),
-        ("icons", "array"),
         ("execution", "object"),
-        ("_meta", "object"),
     ],
 };
 
@@ -214,14 +217,9 @@ const RESOURCE: Shape = Shape {
     required: &["name"],
     fields: &[
         ("uri", "string"),
-        ("name", "string"),
-        ("title", "string"),
-        ("description", "string"),
         ("mimeType", "string"),
         ("size", "number"),
         ("annotations", "object"),
-        ("icons", "array"),
-        ("_meta", "object"),
     ],
 };
 
@@ -231,13 +229,8 @@ const RESOURCE_TEMPLATE: Shape = Shape {
     required: &["name"],
     fields: &[
         ("uriTemplate", "string"),
-        ("name", "string"),
-        ("title", "string"),
-        ("description", "string"),
         ("mimeType", "string"),
         ("annotations", "object"),
-        ("icons", "array"),
-        ("_meta", "object"),
     ],
 };
 
@@ -245,23 +238,8 @@ const PROMPT: Shape = Shape {
     what: "an MCP prompt",
     name: "name",
     required: &[],
-    fields: &[
-        ("name", "string"),
-        ("title", "string"),
-        ("description", "string"),
-        ("arguments", "array"),
-        ("icons", "array"),
-        ("_meta", "object"),
-    ],
+    fields: &[("arguments", "array")],
 };
-
-const SERVICE_FIELDS: &[&str] = &[
-    "name",
-    "title",
-    "description",
-    "inputSchema",
-    "outputSchema",
-];
 
 impl Shape {
     fn of(kind: CapabilityKind) -> Option<&'static Self> {
@@ -278,7 +256,7 @@ impl Shape {
         let mut wrong = |key: &str, problem: String| {
             found.add(format!("{field}.entry.{key}"), problem);
         };
-        for (key, wanted) in self.fields {
+        for (key, wanted) in COMMON.iter().chain(self.fields) {
             if let Some(value) = entry.get(*key)
                 && type_name(value) != *wanted
             {
@@ -325,10 +303,13 @@ pub(super) fn name_field(kind: CapabilityKind) -> &'static str {
 
 /// The fields of an entry that are known: those of MCP, or of a service's description.
 pub(super) fn known_fields(kind: CapabilityKind) -> Vec<&'static str> {
-    match Shape::of(kind) {
-        Some(shape) => shape.fields.iter().map(|(key, _)| *key).collect(),
-        None => SERVICE_FIELDS.to_vec(),
-    }
+    let own = Shape::of(kind).map_or(&[][..], |shape| shape.fields);
+    let service: &[_] = match kind {
+        CapabilityKind::Service => &["inputSchema", "outputSchema"],
+        _ => &[],
+    };
+    let keys = COMMON.iter().chain(own).map(|(key, _)| *key);
+    keys.chain(service.iter().copied()).collect()
 }
 
 fn type_name(value: &Value) -> &'static str {

@@ -123,16 +123,22 @@ impl fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
+/// Most mistakes in one error, which must fit a frame.
+const MOST_IN_ERROR: usize = 64;
+
 impl From<Mistakes> for MeshError {
     fn from(mistakes: Mistakes) -> Self {
-        let lines: Vec<String> = mistakes.0.iter().map(ToString::to_string).collect();
-        let head = match lines.len() {
+        let count = mistakes.0.len();
+        let shown = mistakes.0.iter().take(MOST_IN_ERROR);
+        let mut lines: Vec<String> = shown.map(ToString::to_string).collect();
+        if count > MOST_IN_ERROR {
+            lines.push(format!("and {} more", count - MOST_IN_ERROR));
+        }
+        let head = match count {
             1 => "the manifest has a mistake".to_owned(),
             many => format!("the manifest has {many} mistakes"),
         };
-        Self::new(
-            ErrorCode::InvalidManifest,
-            format!("{head}: {}", lines.join("; ")),
-        )
+        let text = format!("{head}: {}", lines.join("; "));
+        Self::new(ErrorCode::InvalidManifest, text)
     }
 }

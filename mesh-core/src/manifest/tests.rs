@@ -256,8 +256,8 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "+[[services]]\nname = \"a.b\"\nstreamed = true\n[requires]\n\"service:a.b\" = \"1\"\n",
-        "services[0].streamed: is not known: the keys here are name, title, description, inputSchema, \
-         outputSchema\n\
+        "services[0].streamed: is not known: the keys here are name, title, description, icons, \
+         _meta, inputSchema, outputSchema\n\
          requires.\"service:a.b\": the plugin provides this itself: remove it",
     ),
     (
@@ -384,6 +384,19 @@ fn mistakes_become_one_error_of_the_mesh() {
         error.to_string(),
         "invalid_manifest: the manifest has 2 mistakes: name: is missing: write a name; version: is \
          missing: write a version such as \"1.0.0\""
+    );
+}
+
+#[test]
+fn an_error_with_thousands_of_mistakes_stays_small() {
+    let capabilities = (0..MAX_CAPABILITIES).map(|place| tool(place, &"ä".repeat(128), b"[]"));
+    let mistakes = CapabilityDraft::check_all(capabilities.collect()).expect_err("wrong");
+    assert_eq!(mistakes.0.len(), 2 * MAX_CAPABILITIES);
+    let line = crate::error::MeshError::from(mistakes).to_string();
+    assert!(
+        line.ends_with("; and 1984 more") && line.len() < 64 * 1024,
+        "{}",
+        line.len()
     );
 }
 
