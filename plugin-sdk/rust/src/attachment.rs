@@ -1,0 +1,241 @@
+//! One session with a host, as handlers and callers share it.
+//!
+//! The session's loop owns the stream; this is what others may touch: the way out, the table of own
+//! calls, and what the host said in its welcome. Plugins never see this type.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use crate::calls::{CallStream, Peer, Request, Signal, Slot, Table};
+use crate::code::ErrorCode;
+use crate::definition::Definition;
+use crate::error::CallError;
+use crate::payload::Payload;
+use crate::telemetry::Telemetry;
+use crate::wire::{MAX_PART_BYTES, PluginBody, PluginFrame, common, frame, plugin};
+
+/// A configuration read into the type that the plugin declared.
+pub(crate) type AnyConfig = Arc<dyn Any + Send + Sync>;
+
+/// What the host said in its welcome.
+#[derive(Debug, Clone)]
+pub(crate) struct Welcome {
+    pub instance: String,
+    pub node: String,
+    pub mesh: String,
+    /// Largest payload of a call, all parts together.
+    pub max_payload: u64,
+    /// Largest part of a payload in one frame.
+    pub part_bytes: usize,
+    pub concurrency: usize,
+    pub credit: u32,
+}
+
+impl From<plugin::Welcome> for Welcome {
+    fn from(wire: plugin::Welcome) -> Self {
+        let limits = wire.limits.unwrap_or_default();
+        let or = |given: u32, default: u32| if given == 0 { default } else { given };
+        Self {
+            instance: wire.instance,
+            node: wire.node,
+            mesh: wire.mesh,
+            max_payload: match limits.max_payload_bytes {
+                0 => 64 << 20,
+                most => most,
+            },
+            part_bytes: match limits.max_frame_bytes as usize {
+                0 => MAX_PART_BYTES,
+                // A frame holds more than the part.
+                most => (most / 2).clamp(1, MAX_PART_BYTES),
+            },
+            concurrency: or(limits.concurrency, 1024) as usize,
+            credit: or(limits.initial_credit, 64),
+        }
+    }
+}
+
+pub(crate) struct Attachment {
+    pub definition: Arc<Definition>,
+    pub welcome: Welcome,
+    pub telemetry: Telemetry,
+    pub calls: Table,
+    outbound: mpsc::Sender<PluginFrame>,
+    /// Frames of those that could not wait; the session's loop sends them. At most one for each own
+    /// call.
+    late: Mutex<Vec<PluginFrame>>,
+    late_came: Notify,
+    config: RwLock<Option<AnyConfig>>,
+}
+
+impl Attachment {
+    pub(crate) fn new(
+        definition: Arc<Definition>,
+        welcome: Welcome,
+        telemetry: Telemetry,
+        outbound: mpsc::Sender<PluginFrame>,
+        config: Option<AnyConfig>,
+    ) -> Self {
+        Self {
+            definition,
+            welcome,
+            telemetry,
+            calls: Table::new(1),
+            outbound,
+            late: Mutex::default(),
+            late_came: Notify::new(),
+            config: RwLock::new(config),
+        }
+    }
+
+    /// Sends a frame, waiting for room.
+    pub(crate) async fn send(&self, frame: PluginFrame) -> Result<(), CallError> {
+        // With room there is no need for a future.
+        let Err(full) = self.outbound.try_send(frame) else {
+            return Ok(());
+        };
+        match full {
+            mpsc::error::TrySendError::Full(frame) => {
+                self.outbound.send(frame).await.map_err(|_| session_ended())
+            }
+            mpsc::error::TrySendError::Closed(_) => Err(session_ended()),
+        }
+    }
+
+    /// Sends a frame that may be lost: not when it would take the last quarter of the queue, which is
+    /// for what may not. Says whether it was sent.
+    pub(crate) fn send_lossy(&self, frame: PluginFrame) -> bool {
+        let spare = self.outbound.max_capacity() / 4;
+        self.outbound.capacity() > spare && self.outbound.try_send(frame).is_ok()
+    }
+
+    pub(crate) fn outbound(&self) -> &mpsc::Sender<PluginFrame> {
+        &self.outbound
+    }
+
+    /// Waits for frames of those that could not wait.
+    pub(crate) async fn late(&self) -> Vec<PluginFrame> {
+        loop {
+            let came = self.late_came.notified();
+            let frames = self.take_late();
+            if !frames.is_empty() {
+                return frames;
+            }
+            came.await;
+        }
+    }
+
+    fn take_late(&self) -> Vec<PluginFrame> {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut late)
+    }
+
+    pub(crate) fn config(&self) -> Option<AnyConfig> {
+        let config = self.config.read().unwrap_or_else(PoisonError::into_inner);
+        config.clone()
+    }
+
+    pub(crate) fn set_config(&self, new: AnyConfig) {
+        let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        *config = Some(new);
+    }
+
+    /// Begins a call of the plugin.
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        request: Request,
+        payload: Payload,
+        deadline: Instant,
+    ) -> Result<CallStream, CallError> {
+        let Request { mut call, timeout } = request;
+        let most = self.welcome.max_payload;
+        if payload.bytes.len() as u64 > most {
+            let size = payload.bytes.len();
+            return Err(CallError::new(
+                ErrorCode::TooLarge,
+                format!("the payload has {size} bytes, the host takes {most}"),
+            ));
+        }
+        if call.requirement.is_empty() {
+            call.requirement = self.definition.requirement_on(&call.plugin);
+        }
+        let now = Instant::now();
+        let asked = timeout.map_or(deadline, |timeout| now + timeout);
+        let deadline = asked.min(deadline);
+        let left = deadline.saturating_duration_since(now);
+        if left.is_zero() {
+            return Err(CallError::new(
+                ErrorCode::Expired,
+                "no time was left for the call: give the calling handler a later deadline",
+            ));
+        }
+        call.time_left_us = micros(left);
+        call.content_type = payload.content_type;
+        let mut rest = payload.bytes;
+        call.payload = rest.split_to(rest.len().min(self.welcome.part_bytes));
+        call.more = !rest.is_empty();
+
+        let slot = Arc::new(Slot::new(self.welcome.credit, most));
+        let id = self.calls.open(slot.clone()).ok_or_else(session_ended)?;
+        // From here on, dropping the stream takes the slot out of the table.
+        let stream = CallStream::new(id, slot, self.clone(), deadline);
+        self.send(frame(id, PluginBody::Call(call))).await?;
+        if !rest.is_empty() {
+            stream.send_rest(rest, self.welcome.part_bytes).await;
+        }
+        Ok(stream)
+    }
+}
+
+impl Peer for Attachment {
+    fn signal(&self, id: u64, signal: Signal) -> BoxFuture<'_, Result<(), CallError>> {
+        let body = match signal {
+            Signal::Part {
+                bytes,
+                sequence,
+                last,
+            } => PluginBody::Chunk(common::Chunk {
+                payload: bytes,
+                last,
+                sequence,
+                fragment: false,
+            }),
+            Signal::Credit(chunks) => PluginBody::Credit(common::Credit { chunks }),
+            Signal::Cancel => PluginBody::Cancel(common::Cancel::default()),
+        };
+        self.send(frame(id, body)).boxed()
+    }
+
+    fn abandon(&self, id: u64, cancel: bool) {
+        let known = self.calls.remove(id).is_some();
+        if !known || !cancel {
+            return;
+        }
+        let cancel = frame(id, PluginBody::Cancel(common::Cancel::default()));
+        if let Err(mpsc::error::TrySendError::Full(cancel)) = self.outbound.try_send(cancel) {
+            let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+            late.push(cancel);
+            drop(late);
+            self.late_came.notify_one();
+        }
+    }
+}
+
+pub(crate) fn session_ended() -> CallError {
+    CallError::new(
+        ErrorCode::Disconnected,
+        "the plugin is not attached to an agent at the moment",
+    )
+}
+
+/// Microseconds, at least one: none would mean the receiver's default.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros())
+        .unwrap_or(u64::MAX)
+        .max(1)
+}

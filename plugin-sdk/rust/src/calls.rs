@@ -1,0 +1,88 @@
+//! Calls of the plugin to other capabilities: the table of those in flight.
+
+mod events;
+mod slot;
+mod stream;
+mod target;
+
+pub use events::{CallEvent, Caller, LogLevel, LogLine, Progress, TraceContext};
+pub use stream::CallStream;
+pub use target::Target;
+
+pub(crate) use slot::{Slot, add_credit};
+pub(crate) use target::Request;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::BoxFuture;
+
+use crate::error::CallError;
+
+/// What a caller says about a call that it has begun.
+#[derive(Debug, Clone)]
+pub(crate) enum Signal {
+    /// A part of the payload.
+    Part {
+        bytes: bytes::Bytes,
+        sequence: u64,
+        last: bool,
+    },
+    /// So many more chunks may come.
+    Credit(u32),
+    /// The answer is no longer wanted.
+    Cancel,
+}
+
+/// The other end of the calls: the plugin's host, or the plugin when a test is the host.
+pub(crate) trait Peer: Send + Sync {
+    /// Sends a signal; an error means that the session has ended.
+    fn signal(&self, id: u64, signal: Signal) -> BoxFuture<'_, Result<(), CallError>>;
+    /// Forgets a call, and cancels it if it has not ended. Never waits.
+    fn abandon(&self, id: u64, cancel: bool);
+}
+
+/// The calls in flight of one end of a session, by id.
+pub(crate) struct Table {
+    next: AtomicU64,
+    /// `None` once the session has ended.
+    slots: Mutex<Option<HashMap<u64, Arc<Slot>>>>,
+}
+
+impl Table {
+    /// Ids count from `first` in steps of two, so that both ends never take the same.
+    pub(crate) fn new(first: u64) -> Self {
+        Self {
+            next: AtomicU64::new(first),
+            slots: Mutex::new(Some(HashMap::new())),
+        }
+    }
+
+    /// A new id, with its slot in place before the call is sent; `None` when the session has ended.
+    pub(crate) fn open(&self, slot: Arc<Slot>) -> Option<u64> {
+        let id = self.next.fetch_add(2, Ordering::Relaxed);
+        self.lock().as_mut()?.insert(id, slot);
+        Some(id)
+    }
+
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<Slot>> {
+        self.lock().as_ref()?.get(&id).cloned()
+    }
+
+    pub(crate) fn remove(&self, id: u64) -> Option<Arc<Slot>> {
+        self.lock().as_mut()?.remove(&id)
+    }
+
+    /// Ends all calls with this error, and takes no more.
+    pub(crate) fn close(&self, error: &CallError) {
+        let slots = self.lock().take();
+        for slot in slots.into_iter().flatten() {
+            slot.1.end(Err(error.clone()));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<HashMap<u64, Arc<Slot>>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,49 @@
+//! A plugin, checked: its manifest and its handlers.
+
+use std::collections::HashMap;
+
+use crate::handler::{ConfigType, Handler};
+use crate::uri_template;
+use crate::wire::common::{self, CapabilityKind};
+
+pub(crate) struct Definition {
+    pub manifest: common::Manifest,
+    pub config: Option<ConfigType>,
+    /// Handlers by the number of their kind, then by name.
+    pub handlers: HashMap<i32, HashMap<String, Handler>>,
+}
+
+impl Definition {
+    pub(crate) fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    /// The handler of a capability. A resource that is not known by its URI is one of a template.
+    pub(crate) fn handler(&self, capability: &common::Capability) -> Option<&Handler> {
+        let of_kind = |kind: i32| self.handlers.get(&kind);
+        let exact = of_kind(capability.kind)?.get(&capability.name);
+        if exact.is_some() {
+            return exact;
+        }
+        self.template_of(capability)
+    }
+
+    fn template_of(&self, capability: &common::Capability) -> Option<&Handler> {
+        if capability.kind != i32::from(CapabilityKind::Resource) {
+            return None;
+        }
+        let templates = self
+            .handlers
+            .get(&CapabilityKind::ResourceTemplate.into())?;
+        templates.iter().find_map(|(template, handler)| {
+            uri_template::matches(template, &capability.name).map(|_| handler)
+        })
+    }
+
+    /// The version requirement that the manifest states for a plugin; empty when there is none.
+    pub(crate) fn requirement_on(&self, plugin: &str) -> String {
+        let dependencies = &self.manifest.dependencies;
+        let stated = dependencies.iter().find(|one| one.plugin == plugin);
+        stated.map_or_else(String::new, |one| one.requirement.clone())
+    }
+}

@@ -1,0 +1,158 @@
+//! Keeps a plugin attached: one session after the other, until it is told to stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::connect::{Address, Connector};
+use crate::definition::Definition;
+use crate::error::Error;
+use crate::logging::{self, Sink};
+use crate::session::{self, Ended};
+use crate::signals::{self, Stop, Stopper};
+use crate::telemetry::Telemetry;
+
+/// After a connection that was lost: soon, as agents restart quickly.
+const LOST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// After a refusal that may heal, such as a configuration that the operator mends.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// What stays the same from session to session.
+pub(crate) struct Runner {
+    pub definition: Arc<Definition>,
+    pub log: Sink,
+    pub telemetry: Telemetry,
+    pub connector: Connector,
+    /// Where the connector leads, for people.
+    pub host: String,
+}
+
+/// Runs a plugin as a program: environment, subscriber, signals.
+pub(crate) async fn run(definition: Definition, log: Sink) -> Result<(), Error> {
+    let address = Address::from_environment()?;
+    let subscriber = Subscriber::install(&definition, &log);
+    let runner = Runner {
+        definition: Arc::new(definition),
+        log,
+        telemetry: Telemetry::from_environment(),
+        host: address.to_string(),
+        connector: Connector::Agent(address),
+    };
+    let (stopper, stop) = Stopper::new();
+    let ended = tokio::select! {
+        ended = runner.run(stop) => ended,
+        failed = signals::watch(stopper) => failed.map_err(|source| Error::System {
+            doing: "listen for signals",
+            source,
+        }),
+    };
+    subscriber.shutdown().await;
+    ended
+}
+
+impl Runner {
+    /// Attaches again and again.
+    pub(crate) async fn run(&self, mut stop: Stop) -> Result<(), Error> {
+        let mut lost = Backoff::new(LOST.0, LOST.1);
+        let mut refused = Backoff::new(REFUSED.0, REFUSED.1);
+        let mut previous = String::new();
+        // What was printed last: the same line again and again helps nobody.
+        let mut told = String::new();
+        loop {
+            let ended = session::run(self, &mut previous, &mut stop).await;
+            self.log.set(None);
+            let (line, wait) = match ended {
+                Ended::Stopped => return Ok(()),
+                Ended::Reattach => {
+                    lost.reset();
+                    continue;
+                }
+                Ended::Refused { error, for_good } => {
+                    if for_good {
+                        return Err(Error::Refused(error));
+                    }
+                    let line = format!("the mesh refused the plugin: {error}");
+                    (line, refused.wait(fastrand::f64()))
+                }
+                Ended::Unreachable(why) => {
+                    let line = format!("cannot reach the agent at {}: {why}", self.host);
+                    (line, lost.wait(fastrand::f64()))
+                }
+                Ended::Lost(why) => {
+                    lost.reset();
+                    refused.reset();
+                    told.clear();
+                    let line = format!("lost the agent at {}: {why}", self.host);
+                    (line, lost.wait(fastrand::f64()))
+                }
+            };
+            if line != told {
+                logging::print_line("WARNING", &format!("{line}; trying again"));
+                told = line;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = stop.requested() => return Ok(()),
+            }
+        }
+    }
+}
+
+/// What was installed for the time that the program runs.
+struct Subscriber {
+    #[cfg(feature = "otel")]
+    exporter: Option<crate::telemetry::Exporter>,
+}
+
+impl Subscriber {
+    /// Installs the log layer, and the exporter when an endpoint is set, unless the program has set a
+    /// subscriber.
+    fn install(definition: &Definition, log: &Sink) -> Self {
+        use tracing_subscriber::layer::{Layer, SubscriberExt};
+
+        #[cfg(not(feature = "otel"))]
+        let _ = definition;
+        let layer = logging::LogLayer::new(log.clone()).with_filter(logging::filter());
+        let registry = tracing_subscriber::registry().with(layer);
+        #[cfg(feature = "otel")]
+        {
+            let exporter = exporter(definition);
+            let spans = exporter
+                .as_ref()
+                .map(|exporter| crate::telemetry::layer(exporter).with_filter(logging::filter()));
+            // It fails when the program has a subscriber, which then is the one to use.
+            let _ = tracing::subscriber::set_global_default(registry.with(spans));
+            Self { exporter }
+        }
+        #[cfg(not(feature = "otel"))]
+        {
+            let _ = tracing::subscriber::set_global_default(registry);
+            Self {}
+        }
+    }
+
+    /// Sends the spans that are left.
+    async fn shutdown(self) {
+        #[cfg(feature = "otel")]
+        if let Some(exporter) = self.exporter {
+            // On another thread, as this one must go on for the exporter to get rid of them.
+            crate::tasks::blocking(move || exporter.shutdown()).await;
+        }
+    }
+}
+
+#[cfg(feature = "otel")]
+fn exporter(definition: &Definition) -> Option<crate::telemetry::Exporter> {
+    if !Telemetry::from_environment().is_exporting() {
+        return None;
+    }
+    let manifest = &definition.manifest;
+    match crate::telemetry::Exporter::start(&manifest.name, &manifest.version) {
+        Ok(exporter) => Some(exporter),
+        Err(why) => {
+            let text = format!("OTEL_EXPORTER_OTLP_ENDPOINT: spans cannot be exported: {why}");
+            logging::print_line("WARNING", &text);
+            None
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What each frame of the host leads to.
+
+use std::task::Poll;
+
+use super::assembly::{Assembly, Step};
+use super::{Ended, Session, handshake, running};
+use crate::calls::{CallEvent, Peer, add_credit};
+use crate::check::kind_name;
+use crate::code::ErrorCode;
+use crate::context::Context;
+use crate::error::CallError;
+use crate::payload::Payload;
+use crate::wire::{HostBody, HostFrame, PluginBody, common, frame, plugin};
+
+impl Session {
+    pub(super) async fn on_frame(&mut self, host: HostFrame) -> Option<Ended> {
+        let id = host.id;
+        let Some(body) = host.body else {
+            self.fail(
+                id,
+                ErrorCode::Unsupported,
+                "this SDK does not know the frame's body",
+            );
+            return None;
+        };
+        match body {
+            HostBody::Invoke(call) => self.on_invoke(id, call).await,
+            HostBody::Chunk(chunk) => self.on_chunk(id, chunk).await,
+            HostBody::Cancel(_) => self.on_cancel(id),
+            HostBody::Credit(credit) => self.on_credit(id, credit.chunks),
+            HostBody::Result(result) => {
+                if let Some(slot) = self.attachment.calls.remove(id) {
+                    slot.result(result);
+                }
+            }
+            HostBody::Error(error) if id == 0 => {
+                let error = CallError::from(error);
+                if let ended @ Ended::Refused { for_good: true, .. } =
+                    handshake::refused(error.clone())
+                {
+                    return Some(ended);
+                }
+                tracing::warn!("the agent says: {error}");
+            }
+            HostBody::Error(error) => {
+                if let Some(slot) = self.attachment.calls.remove(id) {
+                    slot.end(Err(error.into()));
+                }
+            }
+            HostBody::Progress(progress) => {
+                self.line(id, CallEvent::Progress(progress.into()));
+            }
+            HostBody::Log(log) => self.line(id, CallEvent::Log(log.into())),
+            HostBody::HealthCheck(_) => {
+                let health = plugin::Health {
+                    status: plugin::HealthStatus::Healthy.into(),
+                    message: String::new(),
+                };
+                self.reply(frame(id, PluginBody::Health(health)));
+            }
+            HostBody::ConfigChange(change) => self.on_config(id, &change),
+            HostBody::Drain(drain) => self.on_drain(&drain),
+            HostBody::StateChange(change) => {
+                tracing::info!(
+                    state = change.state,
+                    reason = change.reason,
+                    "state changed"
+                );
+            }
+            HostBody::Event(_) => {
+                self.fail(id, ErrorCode::Unsupported, "this plugin takes no events")
+            }
+            HostBody::Message(_) => {
+                self.fail(id, ErrorCode::Unsupported, "this plugin takes no messages");
+            }
+            HostBody::Hook(_) => self.fail(id, ErrorCode::Unsupported, "this plugin runs no hooks"),
+            HostBody::Welcome(_) => {
+                self.fail(
+                    id,
+                    ErrorCode::ProtocolViolation,
+                    "a session has one Welcome",
+                );
+            }
+            // Answers to what this SDK does not send.
+            HostBody::PublishAck(_) | HostBody::Storage(_) | HostBody::CapabilitiesApplied(_) => {}
+        }
+        None
+    }
+
+    async fn on_invoke(&mut self, id: u64, call: common::Call) {
+        if id == 0 || !id.is_multiple_of(2) {
+            let text = "a host begins even ids from 2 on";
+            return self.fail(id, ErrorCode::ProtocolViolation, text);
+        }
+        if self.calls.contains_key(&id) || self.assemblies.contains_key(&id) {
+            let text = "a call of this id is running";
+            return self.fail(id, ErrorCode::ProtocolViolation, text);
+        }
+        if !self.leaving.takes_calls() {
+            return self.fail(id, ErrorCode::Draining, "the plugin is about to end");
+        }
+        let most = self.attachment.welcome.concurrency;
+        if self.running.len() + self.assemblies.len() >= most {
+            let text = format!("{most} calls are running, which is the limit");
+            return self.fail(id, ErrorCode::Overloaded, &text);
+        }
+        if call.more {
+            self.assemblies.insert(id, Assembly::new(call));
+        } else {
+            self.start(id, call).await;
+        }
+    }
+
+    /// Runs a call whose payload is whole.
+    async fn start(&mut self, id: u64, mut call: common::Call) {
+        let capability = call.capability.take().unwrap_or_default();
+        let definition = self.attachment.definition.clone();
+        let Some(handler) = definition.handler(&capability) else {
+            let manifest = &definition.manifest;
+            let text = format!(
+                "{} {} does not provide {}:{}",
+                manifest.name,
+                manifest.version,
+                kind_name(capability.kind),
+                capability.name
+            );
+            return self.fail(id, ErrorCode::NoProvider, &text);
+        };
+        let payload = Payload::new(
+            std::mem::take(&mut call.payload),
+            std::mem::take(&mut call.content_type),
+        );
+        let context = Context::new(id, self.attachment.clone(), call);
+        let mut future = running::run(handler, payload, context.clone(), &capability);
+        // Most handlers end at once: they never see the set of those that wait.
+        if let Poll::Pending = futures::poll!(&mut future) {
+            self.calls.insert(id, context);
+            self.running.push(future);
+        }
+    }
+
+    async fn on_chunk(&mut self, id: u64, chunk: common::Chunk) {
+        if !id.is_multiple_of(2) {
+            // A chunk of a call that was given up may still come.
+            let Some(slot) = self.attachment.calls.get(id) else {
+                return;
+            };
+            if slot.chunk(chunk).is_err() {
+                self.attachment.abandon(id, true);
+            }
+            return;
+        }
+        let Some(assembly) = self.assemblies.get_mut(&id) else {
+            let text = "a chunk came for a call that awaits none";
+            return self.fail(id, ErrorCode::ProtocolViolation, text);
+        };
+        let welcome = &self.attachment.welcome;
+        match assembly.add(&chunk, welcome.max_payload, welcome.credit) {
+            Ok(Step::More(0)) => {}
+            Ok(Step::More(chunks)) => {
+                self.reply(frame(id, PluginBody::Credit(common::Credit { chunks })));
+            }
+            Ok(Step::Whole(payload)) => {
+                if let Some(assembly) = self.assemblies.remove(&id) {
+                    let call = common::Call {
+                        payload,
+                        ..assembly.call
+                    };
+                    self.start(id, call).await;
+                }
+            }
+            Err(error) => {
+                self.assemblies.remove(&id);
+                self.reply(frame(id, PluginBody::Error(error.into())));
+            }
+        }
+    }
+
+    fn on_cancel(&mut self, id: u64) {
+        if self.assemblies.remove(&id).is_some() {
+            self.fail(id, ErrorCode::Cancelled, "the caller cancelled the call");
+        } else if let Some(context) = self.calls.get(&id) {
+            context.inner.cancel.request();
+        }
+    }
+
+    fn on_credit(&mut self, id: u64, chunks: u32) {
+        if !id.is_multiple_of(2) {
+            if let Some(slot) = self.attachment.calls.get(id) {
+                slot.credit(chunks);
+            }
+        } else if let Some(context) = self.calls.get(&id) {
+            add_credit(&context.inner.credit, chunks);
+        }
+    }
+
+    fn on_config(&mut self, id: u64, change: &plugin::ConfigChange) {
+        let attachment = self.attachment.clone();
+        if let Some(config) = &attachment.definition.config {
+            match (config.parse)(&change.config) {
+                Ok(config) => attachment.set_config(config),
+                Err(error) => {
+                    return self.reply(frame(id, PluginBody::Error(error.into())));
+                }
+            }
+        }
+        let applied = plugin::ConfigApplied {};
+        self.reply(frame(id, PluginBody::ConfigApplied(applied)));
+    }
+
+    /// Hands progress or a log line to the own call that it belongs to.
+    fn line(&self, id: u64, event: CallEvent) {
+        if let Some(slot) = self.attachment.calls.get(id) {
+            slot.line(event);
+        }
+    }
+
+    fn fail(&mut self, id: u64, code: ErrorCode, text: &str) {
+        let error = CallError::new(code, text);
+        self.reply(frame(id, PluginBody::Error(error.into())));
+    }
+}

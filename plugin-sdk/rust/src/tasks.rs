@@ -1,0 +1,60 @@
+//! Everything that the SDK runs beside the session. Nothing else in it spawns.
+
+use std::io;
+use std::panic::resume_unwind;
+
+/// Runs work that computes for long or blocks on a thread of its own, so that the plugin goes on
+/// taking calls and answers its host's health checks.
+///
+/// # Panics
+/// When the work panics, so does the handler that waits for it, which ends that call only.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> { plugmesh_sdk::testing::run(async {
+/// let sum = plugmesh_sdk::blocking(|| (1..=1_000_000u64).sum::<u64>()).await;
+/// assert_eq!(sum, 500_000_500_000);
+/// # Ok(()) }) }
+/// ```
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime is ending, and so is whoever waits.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// A thread with a single-threaded runtime that runs one future; for test hosts.
+pub(crate) struct Worker {
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Worker {
+    pub(crate) fn start<F>(
+        name: &str,
+        make: impl FnOnce() -> F + Send + 'static,
+    ) -> io::Result<Self>
+    where
+        F: Future<Output = ()>,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || runtime.block_on(make()))?;
+        Ok(Self {
+            thread: Some(thread),
+        })
+    }
+
+    /// Waits for the end of a thread that was told to end.
+    pub(crate) fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A panic was printed by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}

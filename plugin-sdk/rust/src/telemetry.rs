@@ -1,0 +1,75 @@
+//! Spans of calls, and the trace context that goes from one call to the next.
+//!
+//! With the feature `otel` and an endpoint in the environment, each call that the plugin works on is a
+//! span below its caller's, and is exported by OTLP. Otherwise no span is made, and the context of a
+//! call is handed on untouched, so that traces of others pass through.
+
+#[cfg(feature = "otel")]
+mod otel;
+
+use tracing::Span;
+
+use crate::calls::TraceContext;
+use crate::wire::common;
+
+/// Whether spans are made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Telemetry {
+    #[cfg_attr(
+        not(feature = "otel"),
+        allow(dead_code, reason = "nothing is exported")
+    )]
+    exporting: bool,
+}
+
+#[cfg(feature = "otel")]
+pub(crate) use otel::{Exporter, layer};
+
+impl Telemetry {
+    /// Spans are made when an endpoint is set.
+    pub(crate) fn from_environment() -> Self {
+        #[cfg(feature = "otel")]
+        return Self {
+            exporting: otel::endpoint_is_set(),
+        };
+        #[cfg(not(feature = "otel"))]
+        Self::default()
+    }
+
+    #[cfg(feature = "otel")]
+    pub(crate) fn is_exporting(self) -> bool {
+        self.exporting
+    }
+
+    /// The span of a call that the plugin works on; `None` when none is made.
+    pub(crate) fn span(
+        self,
+        plugin: &str,
+        capability: &common::Capability,
+        parent: &TraceContext,
+    ) -> Option<Span> {
+        #[cfg(feature = "otel")]
+        if self.exporting {
+            return Some(otel::server_span(plugin, capability, parent));
+        }
+        let _ = (plugin, capability, parent);
+        None
+    }
+
+    /// The context for what is done now: that of the current span, else the call's own.
+    pub(crate) fn current(self, parent: &TraceContext) -> TraceContext {
+        #[cfg(feature = "otel")]
+        if self.exporting {
+            return otel::current().unwrap_or_else(|| parent.clone());
+        }
+        parent.clone()
+    }
+}
+
+/// Notes on the current span how the call ended.
+pub(crate) fn record_end(span: &Span, code: Option<&str>) {
+    if let Some(code) = code {
+        span.record("otel.status_code", "ERROR");
+        span.record("error.type", code);
+    }
+}
