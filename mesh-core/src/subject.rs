@@ -104,6 +104,12 @@ pub fn registry_bucket(mesh: &MeshName) -> String {
     format!("pm-{mesh}-registry")
 }
 
+/// Where the registry's bucket repeats each change: this, a dot and the key.
+#[must_use]
+pub fn registry_changes(mesh: &MeshName) -> Subject {
+    Subject(format!("pm.{mesh}.registry"))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
