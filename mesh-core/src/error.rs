@@ -335,7 +335,7 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(format!("{pages}/{name}.md"));
         let index = read("README").expect("an index");
         for code in ErrorCode::ALL {
-            let page = read(code.slug()).expect(code.slug());
+            let page = read(code.slug()).unwrap_or_else(|error| panic!("{code}: {error}"));
             let (grpc, http, rpc) = (code.grpc_status(), code.http_status(), code.json_rpc());
             let name = code.name().to_uppercase();
             assert!(page.starts_with(&format!("# {name}\n")), "{code}");
