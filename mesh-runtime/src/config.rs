@@ -10,7 +10,7 @@ pub mod schema;
 mod sections;
 mod units;
 
-pub use load::{Sources, load};
+pub use load::{Sources, load, load_with};
 pub use mistake::{ConfigErrors, Mistake};
 pub use near::nearest;
 pub use reference::{Field, markdown, settings};

@@ -71,6 +71,21 @@ pub fn load<T>(sources: &Sources) -> Result<T, ConfigErrors>
 where
     T: Serialize + DeserializeOwned + JsonSchema + Default + Validate,
 {
+    load_with(sources, T::validate)
+}
+
+/// [`load`] with rules of the caller's instead of the type's own, for what uses only a part of a
+/// configuration.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with<T>(
+    sources: &Sources,
+    validate: impl FnOnce(&T) -> Vec<Mistake>,
+) -> Result<T, ConfigErrors>
+where
+    T: Serialize + DeserializeOwned + JsonSchema + Default,
+{
     let whole = schema::of::<T>();
     let environment = environment::read(&sources.env, &whole);
     let mut mistakes = environment.mistakes;
@@ -94,9 +109,10 @@ where
         let name = name.to_owned();
         figment = figment.merge(Layer { name, value });
     }
-    let merged: Value = figment
+    let mut merged: Value = figment
         .extract()
         .map_err(|error| broken("configuration", &error.to_string()))?;
+    empty_is_nothing(&mut merged, &whole, &mut Vec::new());
     let validator = schema::validator(&whole).map_err(|error| broken("schema", &error))?;
     let checked = Checked {
         schema: &whole,
@@ -110,7 +126,7 @@ where
     if mistakes.is_empty() {
         match read_value::<T>(&merged, &figment) {
             Ok(config) => {
-                mistakes.extend(config.validate());
+                mistakes.extend(validate(&config));
                 for mistake in mistakes.iter_mut().filter(|found| found.source.is_empty()) {
                     mistake.source = source(&split(&mistake.field));
                 }
@@ -158,6 +174,26 @@ fn drop_nulls(value: &mut Value) {
     if let Value::Object(object) = value {
         object.retain(|_, value| !value.is_null());
         object.values_mut().for_each(drop_nulls);
+    }
+}
+
+/// TOML has no null: an empty text turns an optional setting off.
+fn empty_is_nothing(value: &mut Value, whole: &Value, path: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object.iter_mut() {
+                path.push(key.clone());
+                empty_is_nothing(value, whole, path);
+                path.pop();
+            }
+        }
+        Value::String(text) if text.is_empty() => {
+            let types = schema::at(whole, path).map(schema::types);
+            if types.is_some_and(|types| types.contains(&"null")) {
+                *value = Value::Null;
+            }
+        }
+        _ => {}
     }
 }
 

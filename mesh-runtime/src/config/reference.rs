@@ -117,9 +117,10 @@ pub fn settings<T: JsonSchema>() -> Vec<Field> {
     fields(&schema::of::<T>())
 }
 
-/// The reference as Markdown: a section for each table, a row for each setting.
+/// The reference as Markdown: a section for each table, a row for each setting. `defaults_in_words`
+/// are pairs of a setting and its default, where that depends on the machine.
 #[must_use]
-pub fn markdown<T: JsonSchema + Serialize + Default>() -> String {
+pub fn markdown<T: JsonSchema + Serialize + Default>(defaults_in_words: &[(&str, &str)]) -> String {
     let whole = schema::of::<T>();
     let defaults = serde_json::to_value(T::default()).unwrap_or_default();
     let mut text = String::new();
@@ -130,7 +131,13 @@ pub fn markdown<T: JsonSchema + Serialize + Default>() -> String {
             table.clone_into(&mut section);
             heading(&mut text, table, &whole);
         }
-        let default = default_of(&defaults, &field.path);
+        let in_words = defaults_in_words
+            .iter()
+            .find(|(path, _)| *path == field.path);
+        let default = in_words.map_or_else(
+            || default_of(&defaults, &field.path),
+            |(_, words)| (*words).to_owned(),
+        );
         let env = if field.path.contains("[]") {
             "in the file only".to_owned()
         } else {
@@ -201,12 +208,14 @@ mod tests {
 
     #[test]
     fn a_row_has_type_default_environment_and_meaning() {
-        let text = markdown::<Whole>();
+        let text = markdown::<Whole>(&[("nats.credentials", "your home")]);
         assert!(text.contains("## `[nats]`"), "{text}");
         assert!(text.contains(
             "| `url` | text | `\"nats://127.0.0.1:4222\"` | `PLUGMESH_NATS__URL` | Addresses of \
              the servers, separated by commas. |"
         ), "{text}");
-        assert!(text.contains("| `credentials` | text | none | `PLUGMESH_NATS__CREDENTIALS` |"));
+        assert!(
+            text.contains("| `credentials` | text | your home | `PLUGMESH_NATS__CREDENTIALS` |")
+        );
     }
 }

@@ -193,6 +193,15 @@ fn every_mistake_comes_at_once_with_its_source() {
 }
 
 #[test]
+fn an_empty_text_turns_an_optional_setting_off() {
+    let file = "[telemetry]\notlp_endpoint = \"\"\nlog_level = \"\"\n";
+    let (_folder, sources) = sources(file, &[], Value::Null);
+    let telemetry = load::<Whole>(&sources).unwrap().telemetry;
+    assert_eq!(telemetry.otlp_endpoint, None);
+    assert_eq!(telemetry.log_level, "");
+}
+
+#[test]
 fn a_rule_of_the_type_itself_is_checked_last_and_has_its_source() {
     assert_eq!(
         lines("[gateway]\ntimeout = \"0s\"\n", &[], Value::Null),
