@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-pub use self::cycle::{Cycle, Ring};
+pub use self::cycle::{Cycle, Ring, Stuck};
 pub use self::unmet::Unmet;
 use crate::capability::Capability;
 use crate::id::PluginName;
@@ -191,37 +191,51 @@ impl Graph {
     /// run without it.
     #[must_use]
     pub fn dependents(&self, spec: &SpecId, optional_too: bool) -> BTreeSet<SpecId> {
+        self.users(spec, |need, manifest| {
+            (optional_too || !need.optional) && need.requirement.matches(&manifest.version)
+        })
+    }
+
+    /// Those who have a need that this description would fulfil in some version.
+    #[must_use]
+    pub fn askers(&self, spec: &SpecId) -> BTreeSet<SpecId> {
+        self.users(spec, |_, _| true)
+    }
+
+    fn users(&self, spec: &SpecId, counts: impl Fn(&Need, &Manifest) -> bool) -> BTreeSet<SpecId> {
         let Some(manifest) = self.nodes.get(spec) else {
             return BTreeSet::new();
         };
-        let asks = |need: &Need| {
-            (optional_too || !need.optional) && need.requirement.matches(&manifest.version)
-        };
         let mut found = BTreeSet::new();
+        let mut add = |user: &SpecId, need: Option<&Need>| {
+            if need.is_some_and(|need| counts(need, manifest)) {
+                found.insert(user.clone());
+            }
+        };
         for user in self
             .needing_plugin
             .get(&manifest.name)
             .into_iter()
             .flatten()
         {
-            let user_manifest = self.nodes.get(user);
-            if user_manifest
-                .and_then(|m| m.dependencies.get(&manifest.name))
-                .is_some_and(asks)
-            {
-                found.insert(user.clone());
-            }
+            let theirs = self.nodes.get(user);
+            add(
+                user,
+                theirs.and_then(|theirs| theirs.dependencies.get(&manifest.name)),
+            );
         }
         for entry in &manifest.capabilities {
-            let users = self.needing_capability.get(&entry.capability);
-            for user in users.into_iter().flatten() {
-                let user_manifest = self.nodes.get(user);
-                if user_manifest
-                    .and_then(|m| m.requires.get(&entry.capability))
-                    .is_some_and(asks)
-                {
-                    found.insert(user.clone());
-                }
+            for user in self
+                .needing_capability
+                .get(&entry.capability)
+                .into_iter()
+                .flatten()
+            {
+                let theirs = self.nodes.get(user);
+                add(
+                    user,
+                    theirs.and_then(|theirs| theirs.requires.get(&entry.capability)),
+                );
             }
         }
         found
@@ -232,6 +246,12 @@ impl Graph {
     #[must_use]
     pub fn with_dependents(&self, start: impl IntoIterator<Item = SpecId>) -> BTreeSet<SpecId> {
         closure(start, |spec| self.dependents(spec, false))
+    }
+
+    /// The given descriptions and all that need them, also those who would run without.
+    #[must_use]
+    pub fn with_users(&self, start: impl IntoIterator<Item = SpecId>) -> BTreeSet<SpecId> {
+        closure(start, |spec| self.dependents(spec, true))
     }
 
     /// The given descriptions and all that they need, directly or through others, optional ones too.

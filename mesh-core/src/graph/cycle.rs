@@ -32,83 +32,105 @@ impl Graph {
     /// # Errors
     /// [`Cycle`] when it would close a ring.
     pub fn check_candidate(&self, candidate: &Manifest) -> Result<(), Cycle> {
-        self.check_candidate_beside(candidate, &[])
+        self.check_candidate_beside(candidate, &Self::default(), &|_| false)
     }
 
-    /// The same, with others that are about to be here, too.
+    /// The same, with those that are about to be here, too. What `runs` says yes to has started, so
+    /// it waits for nobody.
     ///
     /// # Errors
     /// [`Cycle`] when the candidate would close a ring.
     pub fn check_candidate_beside(
         &self,
         candidate: &Manifest,
-        others: &[&Manifest],
+        coming: &Self,
+        runs: &dyn Fn(&SpecId) -> bool,
     ) -> Result<(), Cycle> {
         let spec = SpecId::of(candidate);
         if self.contains(&spec) {
             return Ok(());
         }
-        let mut extra = BTreeMap::from([(spec.clone(), candidate)]);
-        extra.extend(others.iter().map(|other| (SpecId::of(other), *other)));
-        let stuck = Search { graph: self, extra }.stuck(&spec, &|_| false);
-        match stuck.way_around(&spec) {
+        let search = Search {
+            here: self,
+            coming: Some(coming),
+            candidate: Some((&spec, candidate)),
+        };
+        match search.stuck([spec.clone()], runs).way_around(&spec) {
             Some(path) => Err(Cycle { path }),
             None => Ok(()),
         }
     }
 
-    /// The ring that a description which is here is part of, if it is part of one. What `runs` says
-    /// yes to has started, so it waits for nobody.
+    /// Who of `starts`, and of those whom they need directly or through others, can't start. What
+    /// `runs` says yes to has started.
     #[must_use]
-    pub fn ring_of(&self, spec: &SpecId, runs: &dyn Fn(&SpecId) -> bool) -> Option<Ring> {
-        if runs(spec) {
-            return None;
-        }
-        let extra = BTreeMap::new();
-        let stuck = Search { graph: self, extra }.stuck(spec, runs);
-        let path = stuck.way_around(spec)?;
-        Some(Ring {
-            members: stuck.members_with(spec),
-            path,
-        })
+    pub fn stuck(
+        &self,
+        starts: impl IntoIterator<Item = SpecId>,
+        runs: &dyn Fn(&SpecId) -> bool,
+    ) -> Stuck<'_> {
+        let search = Search {
+            here: self,
+            coming: None,
+            candidate: None,
+        };
+        search.stuck(starts, runs)
     }
 }
 
 struct Search<'a> {
-    graph: &'a Graph,
-    /// Descriptions that are not in the graph and shall count all the same.
-    extra: BTreeMap<SpecId, &'a Manifest>,
+    here: &'a Graph,
+    /// Those that are not here yet and count all the same.
+    coming: Option<&'a Graph>,
+    candidate: Option<(&'a SpecId, &'a Manifest)>,
 }
 
 /// Those who can't start, each with those for whom it waits in vain.
-struct Stuck<'a> {
+#[derive(Debug)]
+pub struct Stuck<'a> {
     waits: BTreeMap<SpecId, BTreeSet<SpecId>>,
     manifests: BTreeMap<SpecId, &'a Manifest>,
 }
 
 impl<'a> Search<'a> {
     fn manifest(&self, spec: &SpecId) -> Option<&'a Manifest> {
-        let here = self.graph.manifest(spec).map(|manifest| &**manifest);
-        here.or_else(|| self.extra.get(spec).copied())
+        if let Some((candidate, manifest)) = self.candidate
+            && candidate == spec
+        {
+            return Some(manifest);
+        }
+        let coming = || self.coming.and_then(|coming| coming.manifest(spec));
+        self.here
+            .manifest(spec)
+            .or_else(coming)
+            .map(|manifest| &**manifest)
     }
 
     fn providers(&self, need: NeedOf<'a>) -> BTreeSet<SpecId> {
-        let here = self.graph.providers(need).map(|(spec, _)| spec.clone());
-        let coming = self
-            .extra
-            .iter()
+        let graphs = [Some(self.here), self.coming].into_iter().flatten();
+        let mut found: BTreeSet<SpecId> = graphs
+            .flat_map(|graph| graph.providers(need))
+            .map(|(spec, _)| spec.clone())
+            .collect();
+        let candidate = self
+            .candidate
             .filter(|(_, manifest)| need.is_met_by(manifest));
-        here.chain(coming.map(|(spec, _)| spec.clone())).collect()
+        found.extend(candidate.map(|(spec, _)| spec.clone()));
+        found
     }
 
-    /// Who of those that `start` needs, directly or through others, can't start.
-    fn stuck(&self, start: &SpecId, runs: &dyn Fn(&SpecId) -> bool) -> Stuck<'a> {
+    /// Who of those that `starts` need, directly or through others, can't start.
+    fn stuck(
+        &self,
+        starts: impl IntoIterator<Item = SpecId>,
+        runs: &dyn Fn(&SpecId) -> bool,
+    ) -> Stuck<'a> {
         // Each description with its needs that somebody could fulfil, and who could.
         let mut waits: BTreeMap<SpecId, Vec<BTreeSet<SpecId>>> = BTreeMap::new();
         let mut manifests = BTreeMap::new();
         let mut users: BTreeMap<SpecId, BTreeSet<SpecId>> = BTreeMap::new();
         let mut can_start = Vec::new();
-        let mut open = vec![start.clone()];
+        let mut open: Vec<SpecId> = starts.into_iter().collect();
         while let Some(spec) = open.pop() {
             if waits.contains_key(&spec) {
                 continue;
@@ -162,6 +184,16 @@ impl<'a> Search<'a> {
 }
 
 impl Stuck<'_> {
+    /// The ring that a description is part of, if it is part of one.
+    #[must_use]
+    pub fn ring_of(&self, spec: &SpecId) -> Option<Ring> {
+        let path = self.way_around(spec)?;
+        Some(Ring {
+            members: self.members_with(spec),
+            path,
+        })
+    }
+
     fn next(&self, spec: &SpecId) -> impl Iterator<Item = &SpecId> {
         self.waits.get(spec).into_iter().flatten()
     }

@@ -1,0 +1,116 @@
+//! Impact: who would lose what it needs if some plugins took no calls any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::registry::{Registry, SpecState};
+use crate::graph::{label, required};
+use crate::id::PluginName;
+use crate::state::Phase;
+use crate::table::SpecId;
+
+/// One that would lose what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Loser {
+    pub plugin: PluginName,
+    /// `name@version`.
+    pub label: String,
+    /// The needs that would be open, as written.
+    pub needs: Vec<String>,
+}
+
+impl Registry {
+    /// Those whose needs are met now and would not be without `plugins`, directly or through others;
+    /// by `name@version`. Who is being held or ended anyway does not count, nor do `plugins`
+    /// themselves.
+    pub fn losers_without(&self, plugins: &BTreeSet<PluginName>) -> Vec<Loser> {
+        let gone = plugins
+            .iter()
+            .flat_map(|plugin| self.graph.specs_of(plugin))
+            .cloned();
+        let affected = self.graph.with_dependents(gone);
+        let states: BTreeMap<&SpecId, &SpecState> = affected
+            .iter()
+            .filter_map(|spec| self.specs.get_key_value(spec))
+            .collect();
+        let stays = |state: &SpecState| !plugins.contains(&state.manifest.name);
+        // The least set again, of those who stay.
+        let mut active: BTreeSet<&SpecId> = BTreeSet::new();
+        let mut open: Vec<&SpecId> = states.keys().copied().collect();
+        while let Some(spec) = open.pop() {
+            let Some((spec, state)) = states.get_key_value(spec) else {
+                continue;
+            };
+            let runs = |spec: &SpecId| match states.contains_key(spec) {
+                true => active.contains(spec),
+                false => self.is_active(spec),
+            };
+            if active.contains(spec) || !state.active || !stays(state) {
+                continue;
+            }
+            if self.graph.is_met(&state.manifest, &runs) {
+                active.insert(*spec);
+                let users = self.graph.dependents(spec, false);
+                open.extend(states.keys().filter(|user| users.contains(**user)));
+            }
+        }
+        let runs = |spec: &SpecId| match states.contains_key(spec) {
+            true => active.contains(spec),
+            false => self.is_active(spec),
+        };
+        let mut losers = Vec::new();
+        for state in states.values().filter(|state| state.met && stays(state)) {
+            let open = required(&state.manifest)
+                .filter(|need| !self.graph.providers(*need).any(|(spec, _)| runs(spec)));
+            let needs: Vec<String> = open.map(|need| need.to_string()).collect();
+            if !needs.is_empty() && self.is_wanted(state) {
+                losers.push(Loser {
+                    plugin: state.manifest.name.clone(),
+                    label: label(&state.manifest),
+                    needs,
+                });
+            }
+        }
+        losers
+    }
+
+    /// Whether an instance of it takes calls, or will.
+    fn is_wanted(&self, state: &SpecState) -> bool {
+        let held = self.hold(&state.manifest.name).is_held();
+        let wanted = |phase: Phase| !matches!(phase, Phase::Draining | Phase::Failed);
+        let mut slots = state
+            .instances
+            .iter()
+            .filter_map(|id| self.instances.get(id));
+        !held && slots.any(|slot| wanted(slot.stored.record.facts.phase))
+    }
+
+    /// `plugins` and all whom unloading them would block, so that nobody is left who loses anything;
+    /// in the order in which they shall stop.
+    pub fn cascade(&self, plugin: &PluginName) -> Vec<PluginName> {
+        let mut all = BTreeSet::from([plugin.clone()]);
+        loop {
+            let before = all.len();
+            let losers = self.losers_without(&all);
+            all.extend(losers.into_iter().map(|loser| loser.plugin));
+            if all.len() == before {
+                break;
+            }
+        }
+        let order = self.graph.start_order();
+        let place = |plugin: &PluginName| {
+            let is_its = |label: &&String| {
+                label
+                    .split_once('@')
+                    .is_some_and(|(it, _)| it == plugin.as_str())
+            };
+            order
+                .iter()
+                .rev()
+                .take_while(|label| !is_its(label))
+                .count()
+        };
+        let mut stop: Vec<PluginName> = all.into_iter().collect();
+        stop.sort_by_cached_key(|plugin| place(plugin));
+        stop
+    }
+}

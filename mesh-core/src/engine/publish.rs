@@ -1,0 +1,135 @@
+//! Publication: what changed since the last table, as an update with its revision.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::registry::{Changes, Registry};
+use super::{Command, Engine, StoreState};
+use crate::id::{InstanceId, NodeId};
+use crate::revision::{Revision, Timestamp};
+use crate::table::{SpecId, TableUpdate};
+
+#[derive(Debug, Default)]
+pub(super) struct Publisher {
+    published: Revision,
+    /// What changed since.
+    changed: Changes,
+    /// The bucket was replaced by a new one: the table waits for those who were in the old one.
+    returning: Option<Returning>,
+}
+
+/// Nodes that were known before their records were lost.
+#[derive(Debug)]
+struct Returning {
+    nodes: BTreeSet<NodeId>,
+    /// Then the table is published without them.
+    until: Timestamp,
+}
+
+impl Publisher {
+    pub fn published(&self) -> Revision {
+        self.published
+    }
+
+    pub fn note(&mut self, changes: &Changes) {
+        self.changed.instances.extend(&changes.instances);
+        self.changed.specs.extend(changes.specs.iter().cloned());
+        self.changed.nodes.extend(changes.nodes.iter().cloned());
+    }
+
+    /// Notes all in which two registries differ.
+    pub fn resynchronised(&mut self, before: &Registry, after: &Registry) {
+        let route = |registry: &Registry, id: &InstanceId| {
+            let slot = registry.instances.get(id)?;
+            slot.derived.as_ref().map(|derived| derived.route.clone())
+        };
+        let ids = before.instances.keys().chain(after.instances.keys());
+        let changed = ids.filter(|id| route(before, id) != route(after, id));
+        self.changed.instances.extend(changed);
+        let specs: BTreeSet<&SpecId> = before.specs.keys().chain(after.specs.keys()).collect();
+        let here = |registry: &Registry, spec: &SpecId| registry.specs.contains_key(spec);
+        let changed = specs
+            .into_iter()
+            .filter(|spec| here(before, spec) != here(after, spec));
+        self.changed.specs.extend(changed.cloned());
+        let node = |registry: &Registry, name: &NodeId| {
+            registry
+                .nodes
+                .get(name)
+                .map(|stored| stored.record.route.clone())
+        };
+        let names = before.nodes.keys().chain(after.nodes.keys());
+        let changed = names.filter(|name| node(before, name) != node(after, name));
+        self.changed.nodes.extend(changed.cloned());
+    }
+}
+
+impl Engine {
+    /// The store's bucket is another one, in which nobody is recorded yet. That says nothing of those
+    /// who run: the table goes on as it is until they have come back, or for one lease.
+    pub(super) fn wait_for_return(&mut self, before: &Registry, now: Timestamp) {
+        self.publisher.returning = Some(Returning {
+            nodes: before.nodes.keys().cloned().collect(),
+            until: Timestamp(now.0.saturating_add(self.lease_ms())),
+        });
+        self.warn("the registry's bucket is a new one: the nodes' instances are recorded again");
+    }
+
+    fn all_returned(&self, returning: &Returning, now: Timestamp) -> bool {
+        let returned = |node: &NodeId| {
+            let Some(session) = self.sessions.of_node(node) else {
+                return false;
+            };
+            let here = |id| {
+                let slot = self.registry.instances.get(id);
+                slot.is_some_and(|slot| slot.derived.is_some())
+            };
+            session.announced && session.reported.keys().all(here)
+        };
+        now >= returning.until || returning.nodes.iter().all(returned)
+    }
+
+    pub(super) fn publish(&mut self, now: Timestamp) {
+        let from = self.publisher.published;
+        let to = Revision {
+            epoch: self.epoch,
+            sequence: self.registry.applied,
+        };
+        if self.store == StoreState::Starting || to <= from {
+            return;
+        }
+        if let Some(returning) = &self.publisher.returning {
+            if !self.all_returned(returning, now) {
+                return;
+            }
+            self.publisher.returning = None;
+        }
+        let mut update = TableUpdate {
+            from: Some(from),
+            to,
+            ..TableUpdate::default()
+        };
+        let changed = std::mem::take(&mut self.publisher.changed);
+        for id in changed.instances {
+            let slot = self.registry.instances.get(&id);
+            match slot.and_then(|slot| slot.derived.as_ref()) {
+                Some(derived) => update.instances.push(derived.route.clone()),
+                None => update.removed_instances.push(id),
+            }
+        }
+        for spec in changed.specs {
+            match self.registry.specs.get(&spec) {
+                Some(state) => update.specs.push((spec, Arc::clone(&state.manifest))),
+                None => update.removed_specs.push(spec),
+            }
+        }
+        for node in changed.nodes {
+            match self.registry.nodes.get(&node) {
+                Some(stored) => update.nodes.push(stored.record.route.clone()),
+                None => update.removed_nodes.push(node),
+            }
+        }
+        self.publisher.published = to;
+        self.out.push(Command::Publish(update));
+    }
+}

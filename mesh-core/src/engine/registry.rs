@@ -1,0 +1,561 @@
+//! What the store holds, and what follows from it: who may run, where everybody stands.
+//!
+//! A pure function of the stored records. It is kept up to date record by record, and only those are
+//! judged anew who can be affected: the changed one and, when it came, went or began or ceased to be
+//! ready, all that need it directly or through others. It knows no sessions and no time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::derive::{Derived, Hold, derive};
+use crate::graph::{Graph, label, needs};
+use crate::id::{Generation, InstanceId, NodeId, PluginName};
+use crate::manifest::Manifest;
+use crate::record::{InstanceRecord, Key, NodeRecord, Record, RecordError, Wish, WishRecord};
+use crate::revision::Timestamp;
+use crate::state::{InstanceState, Phase};
+use crate::table::SpecId;
+
+/// A record with its place in the store.
+#[derive(Debug, Clone)]
+pub(super) struct Stored<T> {
+    pub record: T,
+    pub sequence: u64,
+    /// When it was stored, by the store's clock.
+    pub at: Timestamp,
+}
+
+/// One instance: what is stored and what follows. `derived` is `None` while its node is not here in
+/// the same generation; then nobody is told of it.
+#[derive(Debug, Clone)]
+pub(super) struct Slot {
+    pub stored: Stored<InstanceRecord>,
+    pub spec: SpecId,
+    pub derived: Option<Derived>,
+}
+
+/// What dependents want to know of a description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Summary {
+    /// Sequence of the first record of its oldest instance.
+    first: u64,
+    /// One of its instances could take calls, were its needs met.
+    ready: bool,
+}
+
+/// One description that instances here announce.
+#[derive(Debug, Clone)]
+pub(super) struct SpecState {
+    pub manifest: Arc<Manifest>,
+    pub instances: BTreeSet<InstanceId>,
+    summary: Option<Summary>,
+    /// One of its instances is Active.
+    pub active: bool,
+    /// All needs that block are met by active ones.
+    pub met: bool,
+    /// Which are not, for a person.
+    pub unmet: String,
+    /// It is the latest of a ring: the way around, for a person.
+    pub ring: Option<String>,
+}
+
+/// What changed for those who see the table.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Changes {
+    pub instances: BTreeSet<InstanceId>,
+    pub specs: BTreeSet<SpecId>,
+    pub nodes: BTreeSet<NodeId>,
+}
+
+/// What must be judged anew.
+#[derive(Default)]
+struct Work {
+    specs: BTreeSet<SpecId>,
+    instances: BTreeSet<InstanceId>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Registry {
+    /// Sequence of the last change that was applied.
+    pub applied: u64,
+    pub nodes: BTreeMap<NodeId, Stored<NodeRecord>>,
+    pub instances: BTreeMap<InstanceId, Slot>,
+    pub wishes: BTreeMap<PluginName, Stored<WishRecord>>,
+    pub by_node: BTreeMap<NodeId, BTreeSet<InstanceId>>,
+    pub specs: BTreeMap<SpecId, SpecState>,
+    pub graph: Graph,
+    /// How many instances stand where.
+    pub states: BTreeMap<InstanceState, usize>,
+    /// Records that can't be read.
+    pub unreadable: BTreeMap<Key, Unreadable>,
+}
+
+/// A record that can't be read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unreadable {
+    pub sequence: u64,
+    /// A newer coordinator wrote it: it must not be overwritten.
+    pub newer: bool,
+}
+
+impl Registry {
+    /// Applies one change as it came from the store.
+    ///
+    /// # Errors
+    /// [`RecordError`] when it can't be read; then it counts as a record that is not there.
+    pub fn apply_stored(
+        &mut self,
+        key: &str,
+        value: Option<&[u8]>,
+        (sequence, at): (u64, Timestamp),
+        changes: &mut Changes,
+    ) -> Result<Key, RecordError> {
+        self.applied = self.applied.max(sequence);
+        let key: Key = key.parse()?;
+        self.unreadable.remove(&key);
+        let decoded = value.map(|bytes| Record::decode(&key, bytes)).transpose();
+        let (record, error) = match decoded {
+            Ok(record) => (record, None),
+            Err(error) => (None, Some(error)),
+        };
+        if let Some(error) = &error {
+            let newer = matches!(error, RecordError::Newer { .. });
+            self.unreadable
+                .insert(key.clone(), Unreadable { sequence, newer });
+        }
+        self.apply(&key, record, sequence, at, changes);
+        error.map_or(Ok(key), Err)
+    }
+
+    /// The sequence that a key has in the store; 0: there is no such key.
+    pub fn sequence_of(&self, key: &Key) -> u64 {
+        let stored = match key {
+            Key::Node(node) => self.nodes.get(node).map(|stored| stored.sequence),
+            Key::Instance(id) => self.instances.get(id).map(|slot| slot.stored.sequence),
+            Key::Wish(plugin) => self.wishes.get(plugin).map(|stored| stored.sequence),
+        };
+        let unreadable = || {
+            self.unreadable
+                .get(key)
+                .map(|unreadable| unreadable.sequence)
+        };
+        stored.or_else(unreadable).unwrap_or(0)
+    }
+
+    /// Applies one change. `None`: the record is gone, or can't be read.
+    fn apply(
+        &mut self,
+        key: &Key,
+        value: Option<Record>,
+        sequence: u64,
+        at: Timestamp,
+        changes: &mut Changes,
+    ) {
+        self.applied = self.applied.max(sequence);
+        let mut work = Work::default();
+        match (key, value) {
+            (Key::Node(node), value) => {
+                let record = match value {
+                    Some(Record::Node(record)) => Some(Stored {
+                        record,
+                        sequence,
+                        at,
+                    }),
+                    _ => None,
+                };
+                self.apply_node(node, record, &mut work, changes);
+            }
+            (Key::Instance(id), value) => {
+                let record = match value {
+                    Some(Record::Instance(record)) => Some(Stored {
+                        record,
+                        sequence,
+                        at,
+                    }),
+                    _ => None,
+                };
+                self.apply_instance(*id, record, &mut work, changes);
+            }
+            (Key::Wish(plugin), value) => {
+                match value {
+                    Some(Record::Wish(record)) => {
+                        self.wishes.insert(
+                            plugin.clone(),
+                            Stored {
+                                record,
+                                sequence,
+                                at,
+                            },
+                        );
+                    }
+                    _ => drop(self.wishes.remove(plugin)),
+                }
+                self.touch_plugin(plugin, &mut work);
+            }
+        }
+        self.judge(work, changes);
+    }
+
+    pub fn generation(&self, node: &NodeId) -> Option<Generation> {
+        self.nodes
+            .get(node)
+            .map(|stored| stored.record.route.generation)
+    }
+
+    fn apply_node(
+        &mut self,
+        node: &NodeId,
+        record: Option<Stored<NodeRecord>>,
+        work: &mut Work,
+        changes: &mut Changes,
+    ) {
+        let before = self.nodes.get(node).map(|stored| &stored.record.route);
+        let after = record.as_ref().map(|stored| &stored.record.route);
+        let same_life = before.map(|route| route.generation) == after.map(|route| route.generation);
+        if before != after {
+            changes.nodes.insert(node.clone());
+        }
+        let members = match self.by_node.get(node) {
+            Some(members) if !same_life => members.clone(),
+            _ => BTreeSet::new(),
+        };
+        for id in &members {
+            self.leave(*id, work);
+        }
+        match record {
+            Some(record) => drop(self.nodes.insert(node.clone(), record)),
+            None => drop(self.nodes.remove(node)),
+        }
+        for id in &members {
+            self.enter(*id, work, changes);
+        }
+    }
+
+    fn apply_instance(
+        &mut self,
+        id: InstanceId,
+        record: Option<Stored<InstanceRecord>>,
+        work: &mut Work,
+        changes: &mut Changes,
+    ) {
+        self.leave(id, work);
+        let before = self.instances.remove(&id);
+        if let Some(before) = &before {
+            let node = &before.stored.record.facts.node;
+            if let Some(members) = self.by_node.get_mut(node) {
+                members.remove(&id);
+                if members.is_empty() {
+                    self.by_node.remove(node);
+                }
+            }
+        }
+        let before = before.and_then(|before| before.derived);
+        let Some(stored) = record else {
+            if let Some(before) = before {
+                self.count(before.route.state, None);
+                changes.instances.insert(id);
+            }
+            return;
+        };
+        let node = stored.record.facts.node.clone();
+        self.by_node.entry(node).or_default().insert(id);
+        let slot = Slot {
+            spec: SpecId::of(&stored.record.manifest),
+            stored,
+            derived: before,
+        };
+        self.instances.insert(id, slot);
+        self.enter(id, work, changes);
+    }
+
+    /// Takes an instance out of the count of its description.
+    fn leave(&mut self, id: InstanceId, work: &mut Work) {
+        let Some(slot) = self.instances.get(&id) else {
+            return;
+        };
+        let state = self.specs.get_mut(&slot.spec);
+        if state.is_some_and(|state| state.instances.remove(&id)) {
+            work.specs.insert(slot.spec.clone());
+            work.instances.insert(id);
+        }
+    }
+
+    /// Counts an instance for its description when its node is here in the same generation.
+    fn enter(&mut self, id: InstanceId, work: &mut Work, changes: &mut Changes) {
+        work.instances.insert(id);
+        let Some(slot) = self.instances.get(&id) else {
+            return;
+        };
+        let facts = &slot.stored.record.facts;
+        if self.generation(&facts.node) != Some(facts.generation) {
+            return;
+        }
+        let (spec, manifest) = (slot.spec.clone(), &slot.stored.record.manifest);
+        let state = self.specs.entry(spec.clone()).or_insert_with(|| {
+            self.graph.add(spec.clone(), Arc::clone(manifest));
+            changes.specs.insert(spec.clone());
+            SpecState {
+                manifest: Arc::clone(manifest),
+                instances: BTreeSet::new(),
+                summary: None,
+                active: false,
+                met: false,
+                unmet: String::new(),
+                ring: None,
+            }
+        });
+        state.instances.insert(id);
+        work.specs.insert(spec);
+    }
+
+    fn touch_plugin(&self, plugin: &PluginName, work: &mut Work) {
+        for spec in self.graph.specs_of(plugin) {
+            let state = self.specs.get(spec);
+            work.instances
+                .extend(state.into_iter().flat_map(|state| &state.instances));
+            work.specs.insert(spec.clone());
+        }
+    }
+
+    /// What operators want of a plugin.
+    pub fn wish(&self, plugin: &PluginName) -> Option<Wish> {
+        self.wishes.get(plugin).map(|stored| stored.record.wish)
+    }
+
+    /// Whether operators keep a plugin from taking calls. What is to be unloaded goes on until those
+    /// who need it, and were told to stop before it, have stopped.
+    pub fn hold(&self, plugin: &PluginName) -> Hold<'_> {
+        let Some(stored) = self.wishes.get(plugin) else {
+            return Hold::None;
+        };
+        match stored.record.wish {
+            Wish::Enabled => Hold::None,
+            Wish::Disabled => Hold::Disabled(&stored.record),
+            Wish::Unloaded => {
+                let awaited = self.stopping_before(plugin, stored.sequence);
+                if awaited.is_empty() {
+                    Hold::Unloading(&stored.record)
+                } else {
+                    Hold::Waiting(awaited)
+                }
+            }
+        }
+    }
+
+    /// Those who need a plugin, are to be unloaded before it and are still here, as `name@version`.
+    fn stopping_before(&self, plugin: &PluginName, sequence: u64) -> BTreeSet<String> {
+        let stops_before = |other: &PluginName| {
+            let wish = self.wishes.get(other);
+            let wish = wish.filter(|wish| wish.record.wish == Wish::Unloaded);
+            wish.is_some_and(|wish| wish.sequence < sequence)
+        };
+        let users = self
+            .graph
+            .specs_of(plugin)
+            .flat_map(|spec| self.graph.dependents(spec, true));
+        let states = users.filter_map(|user| self.specs.get(&user));
+        states
+            .filter(|state| !state.instances.is_empty() && stops_before(&state.manifest.name))
+            .map(|state| label(&state.manifest))
+            .collect()
+    }
+
+    fn judge(&mut self, mut work: Work, changes: &mut Changes) {
+        self.touch_those_who_wait(&mut work);
+        let mut changed = Vec::new();
+        for spec in &work.specs {
+            let summary = self.summarise(spec);
+            if let Some(state) = self.specs.get_mut(spec)
+                && (state.summary != summary || summary.is_none())
+            {
+                state.summary = summary;
+                changed.push(spec.clone());
+            }
+        }
+        // Who asks for another version of what came or went is told another reason.
+        let mut told = BTreeSet::new();
+        for spec in &changed {
+            told.extend(self.graph.askers(spec));
+        }
+        let mut affected = self.graph.with_dependents(changed);
+        for spec in &work.specs {
+            if self
+                .specs
+                .get(spec)
+                .is_some_and(|state| state.instances.is_empty())
+            {
+                self.specs.remove(spec);
+                self.graph.remove(spec);
+                affected.remove(spec);
+                told.remove(spec);
+                changes.specs.insert(spec.clone());
+            }
+        }
+        self.activate(&affected);
+        affected.append(&mut told);
+        self.explain(&affected);
+        for spec in &affected {
+            let state = self.specs.get(spec);
+            work.instances
+                .extend(state.into_iter().flat_map(|state| &state.instances));
+        }
+        for id in work.instances {
+            self.place(id, changes);
+        }
+    }
+
+    /// Plugins that are to be unloaded wait for those who need them: touch them when one of these
+    /// comes, goes or is told to stop.
+    fn touch_those_who_wait(&self, work: &mut Work) {
+        if self
+            .wishes
+            .values()
+            .all(|wish| wish.record.wish != Wish::Unloaded)
+        {
+            return;
+        }
+        let mut waiting = BTreeSet::new();
+        for state in work.specs.iter().filter_map(|spec| self.specs.get(spec)) {
+            let needed = needs(&state.manifest).flat_map(|need| self.graph.providers(need));
+            let names = needed.map(|(_, manifest)| &manifest.name);
+            waiting.extend(names.filter(|name| self.wish(name) == Some(Wish::Unloaded)));
+        }
+        for plugin in waiting {
+            self.touch_plugin(plugin, work);
+        }
+    }
+
+    fn summarise(&self, spec: &SpecId) -> Option<Summary> {
+        let state = self.specs.get(spec)?;
+        let slots = || {
+            state
+                .instances
+                .iter()
+                .filter_map(|id| self.instances.get(id))
+        };
+        let held = self.hold(&state.manifest.name).is_held();
+        let is_ready = |slot: &Slot| slot.stored.record.facts.phase == Phase::Ready;
+        Some(Summary {
+            first: slots().map(Slot::admitted).min()?,
+            ready: !held && slots().any(is_ready),
+        })
+    }
+
+    /// The least set of active ones: whoever is ready and whose needs are met by others of the set.
+    fn activate(&mut self, affected: &BTreeSet<SpecId>) {
+        for spec in affected {
+            if let Some(state) = self.specs.get_mut(spec) {
+                state.active = false;
+            }
+        }
+        let mut open: Vec<SpecId> = affected.iter().cloned().collect();
+        while let Some(spec) = open.pop() {
+            let Some(state) = self.specs.get(&spec) else {
+                continue;
+            };
+            let ready = state.summary.is_some_and(|summary| summary.ready);
+            if state.active || !ready || !self.is_met(&state.manifest) {
+                continue;
+            }
+            if let Some(state) = self.specs.get_mut(&spec) {
+                state.active = true;
+            }
+            let users = self.graph.dependents(&spec, false);
+            open.extend(users.into_iter().filter(|user| affected.contains(user)));
+        }
+    }
+
+    pub fn is_active(&self, spec: &SpecId) -> bool {
+        self.specs.get(spec).is_some_and(|state| state.active)
+    }
+
+    fn is_met(&self, manifest: &Manifest) -> bool {
+        self.graph.is_met(manifest, &|spec| self.is_active(spec))
+    }
+
+    /// Says of each whether its needs are met, and if not, which are not and whether it is the latest
+    /// of those who wait for each other.
+    fn explain(&mut self, affected: &BTreeSet<SpecId>) {
+        let runs = |spec: &SpecId| self.is_active(spec);
+        let mut waiting = BTreeSet::new();
+        let mut said = Vec::new();
+        for spec in affected {
+            let Some(state) = self.specs.get(spec) else {
+                continue;
+            };
+            let unmet = self.graph.unmet(&state.manifest, &runs);
+            if !unmet.is_empty() {
+                waiting.insert(spec.clone());
+            }
+            let lines: Vec<String> = unmet.iter().map(ToString::to_string).collect();
+            said.push((spec, lines.join("; ")));
+        }
+        let first = |spec: &SpecId| self.specs.get(spec).and_then(|state| state.summary);
+        let stuck = self.graph.stuck(waiting.iter().cloned(), &runs);
+        let mut rings = BTreeMap::new();
+        for spec in &waiting {
+            let Some(ring) = stuck.ring_of(spec) else {
+                continue;
+            };
+            let order = |spec: &SpecId| (first(spec).map(|summary| summary.first), spec.clone());
+            if ring.members.iter().max_by_key(|member| order(member)) == Some(spec) {
+                rings.insert(spec.clone(), ring.path.join(" -> "));
+            }
+        }
+        for (spec, unmet) in said {
+            if let Some(state) = self.specs.get_mut(spec) {
+                state.met = unmet.is_empty();
+                state.unmet = unmet;
+                state.ring = rings.remove(spec);
+            }
+        }
+    }
+
+    /// Derives where one instance stands.
+    fn place(&mut self, id: InstanceId, changes: &mut Changes) {
+        let Some(slot) = self.instances.get(&id) else {
+            return;
+        };
+        let state = self.specs.get(&slot.spec);
+        let state = state.filter(|state| state.instances.contains(&id));
+        let derived = state.map(|state| derive(id, slot, state, &self.hold(&state.manifest.name)));
+        let before = slot.derived.as_ref().map(|derived| &derived.route);
+        let after = derived.as_ref().map(|derived| &derived.route);
+        if before != after {
+            changes.instances.insert(id);
+        }
+        let (before, after) = (
+            before.map(|route| route.state),
+            after.map(|route| route.state),
+        );
+        if let Some(slot) = self.instances.get_mut(&id) {
+            slot.derived = derived;
+        }
+        if before != after {
+            if let Some(before) = before {
+                self.count(before, after);
+            } else if let Some(after) = after {
+                *self.states.entry(after).or_default() += 1;
+            }
+        }
+    }
+
+    fn count(&mut self, before: InstanceState, after: Option<InstanceState>) {
+        if let Some(count) = self.states.get_mut(&before) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.states.remove(&before);
+            }
+        }
+        if let Some(after) = after {
+            *self.states.entry(after).or_default() += 1;
+        }
+    }
+}
+
+impl Slot {
+    /// Sequence of its first record.
+    pub fn admitted(&self) -> u64 {
+        self.stored.record.admitted.unwrap_or(self.stored.sequence)
+    }
+}

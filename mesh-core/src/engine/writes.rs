@@ -1,0 +1,329 @@
+//! Writes: the one path from what shall be to what is stored.
+//!
+//! Whatever may differ from its record is marked. For each marked key it is decided anew what its
+//! record shall be, from the newest stored value; if that differs, it is written by compare-and-set.
+//! A key has one write in flight; a conflict means that the store moved on, and is decided again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Engine;
+use super::derive::Derived;
+use super::event::{Command, WriteError};
+use super::registry::Slot;
+use super::sessions::{Reported, Session};
+use crate::error::{ErrorCode, MeshError};
+use crate::id::{InstanceId, NodeId};
+use crate::record::{InstanceRecord, Key, NodeRecord, Record, Stand, Standing};
+use crate::revision::Timestamp;
+use crate::state::Phase;
+
+/// How long to wait after a failed write, in milliseconds.
+const RETRY_MS: u64 = 1_000;
+/// How long to wait after a conflict of which the store has not told yet, in milliseconds.
+const CONFLICT_MS: u64 = 250;
+/// How long another coordinator has to note what happens to the instances of its sessions.
+const OTHERS_NOTE_MS: u64 = 2_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    /// Keys that may differ from their records.
+    pub marked: BTreeSet<Key>,
+    in_flight: BTreeMap<Key, InFlight>,
+    retry: BTreeMap<Key, Timestamp>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    expected: u64,
+    /// The store's answer; the write is over when the store has told of it, too.
+    sequence: Option<u64>,
+}
+
+impl Writes {
+    /// Nothing that was answered needs to be told any more.
+    pub fn resynchronised(&mut self) {
+        self.in_flight.retain(|_, write| write.sequence.is_none());
+        self.retry.clear();
+    }
+
+    pub fn is_in_flight(&self, key: &Key) -> bool {
+        self.in_flight.contains_key(key)
+    }
+}
+
+/// What a key's record shall be.
+enum Shall {
+    /// As it is, whatever it is.
+    Stay,
+    Be(Record),
+    NotBe,
+}
+
+impl Engine {
+    pub(super) fn written(&mut self, key: &Key, sequence: u64) {
+        let told = self.registry.applied >= sequence;
+        if let Some(write) = self.writes.in_flight.get_mut(key) {
+            write.sequence = Some(sequence);
+            if told && self.is_current() {
+                self.writes.in_flight.remove(key);
+                self.mark([key.clone()]);
+            }
+        }
+    }
+
+    /// The store told of a key.
+    pub(super) fn seen_in_store(&mut self, key: &Key, sequence: u64) {
+        self.writes.retry.remove(key);
+        let write = self.writes.in_flight.get(key);
+        if write
+            .and_then(|write| write.sequence)
+            .is_some_and(|own| own <= sequence)
+        {
+            self.writes.in_flight.remove(key);
+        }
+    }
+
+    pub(super) fn write_failed(&mut self, key: &Key, error: &WriteError, now: Timestamp) {
+        let Some(write) = self.writes.in_flight.remove(key) else {
+            return;
+        };
+        let wait = match error {
+            WriteError::Conflict if self.registry.sequence_of(key) != write.expected => 0,
+            WriteError::Conflict => CONFLICT_MS,
+            WriteError::Unavailable(_) | WriteError::Unknown(_) => RETRY_MS,
+            WriteError::Refused(why) => {
+                self.warn(format!("record {key} was refused by the store: {why}"));
+                self.refuse_instance(key, why);
+                60 * RETRY_MS
+            }
+        };
+        if let Key::Wish(plugin) = key {
+            self.wish_failed(plugin, error);
+        }
+        if wait == 0 {
+            self.mark([key.clone()]);
+        } else {
+            self.writes
+                .retry
+                .insert(key.clone(), Timestamp(now.0.saturating_add(wait)));
+        }
+    }
+
+    /// Its agent must know that an instance can't be recorded.
+    fn refuse_instance(&mut self, key: &Key, why: &str) {
+        let Key::Instance(instance) = key else {
+            return;
+        };
+        let reporter = self.sessions.report(*instance);
+        let Some(session) = reporter.and_then(|(it, _)| self.sessions.id_of_node(&it.route.node))
+        else {
+            return;
+        };
+        let text = format!("the registry's store refuses the record: {why}");
+        self.out.push(Command::Reject {
+            session,
+            instance: *instance,
+            error: MeshError::new(ErrorCode::TooLarge, text),
+        });
+    }
+
+    pub(super) fn tick_writes(&mut self, now: Timestamp) {
+        let due = self.writes.retry.extract_if(.., |_, at| *at <= now);
+        self.writes.marked.extend(due.map(|(key, _)| key));
+    }
+
+    pub(super) fn write_marked(&mut self, now: Timestamp) {
+        for key in std::mem::take(&mut self.writes.marked) {
+            let unreadable = self.registry.unreadable.get(&key);
+            let busy = self.writes.is_in_flight(&key) || self.writes.retry.contains_key(&key);
+            if busy || unreadable.is_some_and(|unreadable| unreadable.newer) {
+                continue;
+            }
+            let shall = match &key {
+                Key::Node(node) => self.node_shall(node),
+                Key::Instance(id) => self.instance_shall(*id, now),
+                Key::Wish(plugin) => self.wish_shall(plugin).map_or(Shall::Stay, Shall::from),
+            };
+            let value = match shall {
+                Shall::Stay => continue,
+                Shall::NotBe => None,
+                Shall::Be(record) => match record.encode(&key) {
+                    Ok(bytes) => Some(bytes),
+                    Err(error) => {
+                        self.warn(error);
+                        continue;
+                    }
+                },
+            };
+            let expected = self.registry.sequence_of(&key);
+            let write = InFlight {
+                expected,
+                sequence: None,
+            };
+            self.writes.in_flight.insert(key.clone(), write);
+            self.out.push(Command::Write {
+                key,
+                value,
+                expected,
+            });
+        }
+    }
+
+    fn node_shall(&self, node: &NodeId) -> Shall {
+        let stored = self.registry.nodes.get(node).map(|stored| &stored.record);
+        if let (Some(session), Some(id)) =
+            (self.sessions.of_node(node), self.sessions.id_of_node(node))
+        {
+            let record = NodeRecord {
+                route: session.route.clone(),
+                holder: Some(self.holder_of(id)),
+            };
+            return if stored == Some(&record) {
+                Shall::Stay
+            } else {
+                Shall::Be(Record::Node(record))
+            };
+        }
+        let Some(stored) = stored else {
+            return Shall::Stay;
+        };
+        if self.leases.evicting.contains(node) {
+            return Shall::NotBe;
+        }
+        match &stored.holder {
+            // Its session here is closed.
+            Some(holder) if self.is_mine(holder) => Shall::Be(Record::Node(NodeRecord {
+                route: stored.route.clone(),
+                holder: None,
+            })),
+            _ => Shall::Stay,
+        }
+    }
+
+    fn instance_shall(&self, id: InstanceId, now: Timestamp) -> Shall {
+        let slot = self.registry.instances.get(&id);
+        if let Some((session, reported)) = self.sessions.report(id) {
+            return self.reported_shall(id, slot, session, reported, now);
+        }
+        let Some(slot) = slot else {
+            return Shall::Stay;
+        };
+        let facts = &slot.stored.record.facts;
+        let key = Key::Node(facts.node.clone());
+        if self.registry.unreadable.contains_key(&key) {
+            return Shall::Stay;
+        }
+        if self.registry.generation(&facts.node) != Some(facts.generation) {
+            return Shall::NotBe;
+        }
+        let session = self.sessions.of_node(&facts.node);
+        let session = session.filter(|session| session.route.generation == facts.generation);
+        if session.is_some_and(|session| session.announced || session.refused.contains(&id)) {
+            return Shall::NotBe;
+        }
+        let standing = slot
+            .derived
+            .as_ref()
+            .and_then(|it| self.standing(id, slot, it, now));
+        if standing == slot.stored.record.standing {
+            return Shall::Stay;
+        }
+        Shall::Be(Record::Instance(InstanceRecord {
+            admitted: Some(slot.admitted()),
+            standing,
+            ..slot.stored.record.clone()
+        }))
+    }
+
+    /// The record of an instance that an agent tells of. It comes after its node's.
+    fn reported_shall(
+        &self,
+        id: InstanceId,
+        slot: Option<&Slot>,
+        session: &Session,
+        reported: &Reported,
+        now: Timestamp,
+    ) -> Shall {
+        if self.registry.generation(&session.route.node) != Some(session.route.generation) {
+            return Shall::Stay;
+        }
+        let facts = reported.report.facts(&session.route);
+        // What an older generation stored under this id says nothing of this instance.
+        let slot = slot.filter(|slot| slot.derived.is_some());
+        let ready = matches!(facts.phase, Phase::Ready | Phase::Unhealthy);
+        let standing = slot.filter(|_| ready).and_then(|slot| {
+            let derived = slot.derived.as_ref()?;
+            self.standing(id, slot, derived, now)
+        });
+        if let Some(slot) = slot {
+            let stored = &slot.stored.record;
+            let same = stored.facts == facts && slot.spec == reported.spec;
+            if same && stored.standing == standing {
+                return Shall::Stay;
+            }
+        }
+        Shall::Be(Record::Instance(InstanceRecord {
+            facts,
+            manifest: Arc::clone(&reported.report.manifest),
+            admitted: slot.map(Slot::admitted),
+            standing,
+        }))
+    }
+
+    /// What shall be noted of where an instance stands.
+    fn standing(
+        &self,
+        id: InstanceId,
+        slot: &Slot,
+        derived: &Derived,
+        now: Timestamp,
+    ) -> Option<Standing> {
+        let noted = slot.stored.record.standing;
+        let stand = derived.stand?;
+        match noted {
+            Some(noted) if noted.stand == stand => {
+                let grace = u64::try_from(self.config.grace.as_millis()).unwrap_or(u64::MAX);
+                let over = now.millis_since(noted.since) >= grace;
+                Some(match stand {
+                    Stand::Losing
+                        if over
+                            && self.may_note(slot, noted.since.0.saturating_add(grace), now) =>
+                    {
+                        Standing {
+                            stand: Stand::Blocked,
+                            since: now,
+                        }
+                    }
+                    _ => noted,
+                })
+            }
+            _ => {
+                let turned = self.unsettled.get(&id).copied().unwrap_or(now);
+                if self.may_note(slot, turned.0, now) {
+                    Some(Standing {
+                        stand,
+                        since: turned,
+                    })
+                } else {
+                    noted
+                }
+            }
+        }
+    }
+
+    /// The coordinator that has the node's session notes at once; others only what it left undone.
+    fn may_note(&self, slot: &Slot, due_ms: u64, now: Timestamp) -> bool {
+        let here = self
+            .sessions
+            .of_node(&slot.stored.record.facts.node)
+            .is_some();
+        here || now.millis_since(Timestamp(due_ms)) >= OTHERS_NOTE_MS
+    }
+}
+
+impl From<Option<Record>> for Shall {
+    fn from(record: Option<Record>) -> Self {
+        record.map_or(Self::NotBe, Self::Be)
+    }
+}
