@@ -1,0 +1,393 @@
+//! A whole mesh of real processes: broker, coordinator, agents, gateway, plugins.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::http_client::{self, Answer};
+use crate::nats::Nats;
+use crate::process::{self, Process};
+use crate::{ports, wait};
+
+/// How long anything of a mesh may take to come up on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a mesh is to be made of.
+#[derive(Default)]
+pub struct Plan {
+    agents: Vec<(String, Vec<Launch>)>,
+    otlp: Option<String>,
+    nats_program: Option<PathBuf>,
+    extra_agent: String,
+    extra_gateway: String,
+    extra_coordinator: String,
+}
+
+struct Launch {
+    name: String,
+    command: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Plan {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One more node.
+    #[must_use]
+    pub fn agent(mut self, node: &str) -> Self {
+        self.agents.push((node.to_owned(), Vec::new()));
+        self
+    }
+
+    /// One more plugin on the last node; the binary has the plugin's name.
+    #[must_use]
+    pub fn plugin(self, name: &str) -> Self {
+        self.plugin_as(name, &[name], &[])
+    }
+
+    /// One more plugin on the last node, with arguments and environment.
+    #[must_use]
+    pub fn plugin_as(mut self, name: &str, command: &[&str], env: &[(&str, &str)]) -> Self {
+        let (_, plugins) = self.agents.last_mut().expect("an agent first");
+        let mut command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
+        command[0] = process::binary(&command[0]).display().to_string();
+        plugins.push(Launch {
+            name: name.to_owned(),
+            command,
+            env: env
+                .iter()
+                .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+        });
+        self
+    }
+
+    #[must_use]
+    pub fn otlp(mut self, endpoint: &str) -> Self {
+        self.otlp = Some(endpoint.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn nats_program(mut self, program: PathBuf) -> Self {
+        self.nats_program = Some(program);
+        self
+    }
+
+    /// More lines for the `[coordinator]` section.
+    #[must_use]
+    pub fn coordinator_lines(mut self, lines: &str) -> Self {
+        self.extra_coordinator = lines.to_owned();
+        self
+    }
+
+    /// More lines for each `[agent]` section.
+    #[must_use]
+    pub fn agent_lines(mut self, lines: &str) -> Self {
+        self.extra_agent = lines.to_owned();
+        self
+    }
+
+    /// More lines for the `[gateway]` section.
+    #[must_use]
+    pub fn gateway_lines(mut self, lines: &str) -> Self {
+        self.extra_gateway = lines.to_owned();
+        self
+    }
+
+    /// Starts everything and waits until each role is ready.
+    pub async fn start(self) -> Mesh {
+        let folder = tempfile::Builder::new()
+            .prefix("pm-")
+            .tempdir()
+            .expect("a temporary folder");
+        let nats = match &self.nats_program {
+            Some(program) => Nats::start_program(folder.path(), program).await,
+            None => Nats::start(folder.path()).await,
+        };
+        let mut mesh = Mesh {
+            coordinator: Role::new(folder.path(), "coordinator", "coordinator"),
+            agents: Vec::new(),
+            gateway: Role::new(folder.path(), "gateway", "gateway"),
+            nats,
+            folder,
+        };
+        let common = mesh.common(self.otlp.as_deref());
+        mesh.coordinator.write_config(&format!(
+            "{common}[coordinator]\nlisten = \"127.0.0.1:{}\"\nadmin_listen = \"127.0.0.1:{}\"\n{}\n",
+            mesh.coordinator.port, mesh.coordinator.admin_port, self.extra_coordinator
+        ));
+        mesh.coordinator.start();
+        for (node, plugins) in &self.agents {
+            let agent = Role::new(mesh.folder.path(), "agent", node);
+            agent.write_config(&mesh.agent_config(&common, &agent, plugins, &self.extra_agent));
+            mesh.agents.push(agent);
+        }
+        for agent in &mut mesh.agents {
+            agent.start();
+        }
+        mesh.gateway.write_config(&format!(
+            "{common}[gateway]\nlisten = \"127.0.0.1:{}\"\ncoordinators = [\"{}\"]\ndata_dir = {:?}\n{}\n",
+            mesh.gateway.port,
+            mesh.coordinator_url(),
+            mesh.gateway.data,
+            self.extra_gateway
+        ));
+        mesh.gateway.admin_port = mesh.gateway.port;
+        mesh.gateway.start();
+        mesh.coordinator.wait_ready().await;
+        for agent in &mesh.agents {
+            agent.wait_ready().await;
+        }
+        mesh.gateway.wait_ready().await;
+        mesh
+    }
+}
+
+/// One role's process with its folder and ports.
+pub struct Role {
+    pub name: String,
+    pub port: u16,
+    pub admin_port: u16,
+    pub data: PathBuf,
+    command: &'static str,
+    folder: PathBuf,
+    process: Option<Process>,
+}
+
+impl Role {
+    fn new(folder: &Path, command: &'static str, name: &str) -> Self {
+        let data = folder.join(name);
+        std::fs::create_dir_all(&data).expect("a folder");
+        Self {
+            name: name.to_owned(),
+            port: ports::free(),
+            admin_port: ports::free(),
+            data,
+            command,
+            folder: folder.to_owned(),
+            process: None,
+        }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.join(format!("{}.toml", self.name))
+    }
+
+    fn write_config(&self, text: &str) {
+        std::fs::write(self.config(), text).expect("a configuration");
+    }
+
+    /// Starts the role; it must not run.
+    pub fn start(&mut self) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        let config = self.config().display().to_string();
+        let args = [self.command, "--config", &config];
+        let program = process::binary("plugmesh");
+        self.process = Some(Process::start(
+            &self.name,
+            &self.folder,
+            &program,
+            &args,
+            &[],
+        ));
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the role runs")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the role runs").pid()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join(format!("{}.log", self.name))).unwrap_or_default()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.take().expect("the role runs").kill();
+    }
+
+    /// SIGTERM; the role must end well.
+    pub fn stop(&mut self) {
+        let mut process = self.process.take().expect("the role runs");
+        let status = process.stop(PATIENCE);
+        assert!(
+            status.success(),
+            "{} ended with {status}:\n{}",
+            self.name,
+            process.output()
+        );
+    }
+
+    pub async fn ready(&self) -> anyhow::Result<Answer> {
+        http_client::get(&format!("http://127.0.0.1:{}/ready", self.admin_port)).await
+    }
+
+    pub async fn wait_ready(&self) {
+        wait::until(&format!("{} is ready", self.name), PATIENCE, || async {
+            let answer = self.ready().await?;
+            if answer.status == 200 {
+                return Ok(());
+            }
+            bail!("{} {}", answer.status, answer.body)
+        })
+        .await;
+    }
+}
+
+/// A running mesh; dropping it ends all its processes.
+pub struct Mesh {
+    pub gateway: Role,
+    pub agents: Vec<Role>,
+    pub coordinator: Role,
+    pub nats: Nats,
+    pub folder: TempDir,
+}
+
+impl Mesh {
+    fn common(&self, otlp: Option<&str>) -> String {
+        let otlp = otlp.map_or_else(String::new, |endpoint| {
+            format!("otlp_endpoint = \"{endpoint}\"\n")
+        });
+        format!(
+            "[nats]\nurl = \"{}\"\n[telemetry]\nlog_level = \"debug\"\n{otlp}",
+            self.nats.url()
+        )
+    }
+
+    fn agent_config(&self, common: &str, agent: &Role, plugins: &[Launch], extra: &str) -> String {
+        let mut text = format!(
+            "{common}[agent]\nnode = \"{}\"\ncoordinators = [\"{}\"]\ndata_dir = {:?}\n\
+             attach_tcp = \"127.0.0.1:{}\"\nadmin_listen = \"127.0.0.1:{}\"\n{extra}\n",
+            agent.name,
+            self.coordinator_url(),
+            agent.data,
+            agent.port,
+            agent.admin_port
+        );
+        for Launch { name, command, env } in plugins {
+            text += &format!("[[agent.plugins]]\nname = \"{name}\"\ncommand = {command:?}\n");
+            text += "[agent.plugins.env]\n";
+            for (key, value) in env {
+                text += &format!("{key} = {value:?}\n");
+            }
+        }
+        text
+    }
+
+    pub fn coordinator_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.coordinator.port)
+    }
+
+    pub fn mcp_url(&self) -> String {
+        format!("http://127.0.0.1:{}/mcp", self.gateway.port)
+    }
+
+    /// Where a plugin attaches to a node by TCP.
+    pub fn attach_url(&self, agent: usize) -> String {
+        format!("http://127.0.0.1:{}", self.agents[agent].port)
+    }
+
+    /// Runs an operator's command and gives (exit code, stdout, stderr).
+    pub fn cli(&self, args: &[&str]) -> (i32, String, String) {
+        let env = [
+            ("PLUGMESH_COORDINATOR", self.coordinator_url()),
+            ("PLUGMESH_GATEWAY", self.mcp_url()),
+        ];
+        process::run(&process::binary("plugmesh"), args, &env, self.folder.path())
+    }
+
+    /// The plugins as the coordinator lists them.
+    pub fn plugins(&self) -> anyhow::Result<Value> {
+        let (code, out, err) = self.cli(&["plugins", "--output", "json"]);
+        if code != 0 {
+            bail!("exit {code}: {err}");
+        }
+        serde_json::from_str(&out).with_context(|| out.clone())
+    }
+
+    /// Waits until a plugin has an instance in a state, and gives its reason.
+    pub async fn wait_state(&self, plugin: &str, state: &str) -> String {
+        let what = format!("{plugin} is {state}");
+        wait::until(&what, PATIENCE, || async {
+            let plugins = self.plugins()?;
+            let list = plugins["plugins"].as_array().cloned().unwrap_or_default();
+            list.iter()
+                .filter(|entry| entry["name"] == plugin)
+                .flat_map(|entry| entry["instances"].as_array().cloned().unwrap_or_default())
+                .find(|instance| instance["state"] == state)
+                .map(|instance| instance["reason"].as_str().unwrap_or_default().to_owned())
+                .with_context(|| plugins.to_string())
+        })
+        .await
+    }
+
+    /// Sends one MCP request in the stateless way and gives the JSON-RPC answer.
+    pub async fn mcp(&self, method: &str, params: Value) -> anyhow::Result<Value> {
+        mcp_request(&self.mcp_url(), method, params).await
+    }
+
+    /// Calls a tool and gives the JSON-RPC answer.
+    pub async fn call_tool(&self, name: &str, arguments: Value) -> anyhow::Result<Value> {
+        self.mcp("tools/call", json!({"name": name, "arguments": arguments}))
+            .await
+    }
+
+    /// Waits until the gateway lists a tool.
+    pub async fn wait_tool(&self, name: &str) {
+        wait::until(&format!("tool {name} is listed"), PATIENCE, || async {
+            let answer = self.mcp("tools/list", json!({})).await?;
+            let tools = answer["result"]["tools"].as_array().cloned();
+            if tools
+                .unwrap_or_default()
+                .iter()
+                .any(|tool| tool["name"] == name)
+            {
+                return Ok(());
+            }
+            bail!("{answer}")
+        })
+        .await;
+    }
+}
+
+/// One stateless MCP request (protocol of 2026-07-28).
+pub async fn mcp_request(url: &str, method: &str, mut params: Value) -> anyhow::Result<Value> {
+    let version = "2026-07-28";
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": version,
+        "io.modelcontextprotocol/clientInfo": {"name": "plugmesh-tests", "version": "0"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    for (key, value) in meta.as_object().expect("an object") {
+        if params["_meta"].get(key).is_none() {
+            params["_meta"][key] = value.clone();
+        }
+    }
+    let name = params["name"]
+        .as_str()
+        .or(params["uri"].as_str())
+        .unwrap_or_default()
+        .to_owned();
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let mut headers = vec![
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", version),
+        ("mcp-method", method),
+    ];
+    if !name.is_empty() {
+        headers.push(("mcp-name", &name));
+    }
+    let answer = http_client::request("POST", url, &headers, body.to_string()).await?;
+    Ok(answer.json())
+}

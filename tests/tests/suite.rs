@@ -1,0 +1,19 @@
+//! All suites in one binary: linking is the dearest part of a build.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking, with the reason in the message"
+)]
+
+mod suite {
+    mod attach_frames;
+    mod bad_input;
+    mod cli;
+    mod dev;
+    mod end_to_end;
+    mod faults;
+    mod graph;
+    mod new_plugin;
+    mod trace;
+}
