@@ -1,0 +1,328 @@
+//! What every request goes through before the MCP library sees it: who calls, how, and whether it is
+//! a message at all. What the library would answer with bare text is answered here, or made clear.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Body;
+use rmcp::model::RequestId;
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::body::{AnswerBody, Running, Work};
+use super::envelope::{self, Envelope, Kind};
+use super::origin::OriginCheck;
+use super::refusal::{Refusal, of_library};
+use crate::Config;
+use crate::mcp::sessions::Sessions;
+use crate::mcp::{GatewayHandler, Shard};
+
+/// The path of the MCP server.
+pub const MCP_PATH: &str = "/mcp";
+
+const ANY_ANSWER: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+
+/// The most that is read of an error of the library.
+const MAX_LINE: usize = 16 * 1024;
+
+/// Answers every request of one shard.
+pub struct Front {
+    check: OriginCheck,
+    max_body: usize,
+    body_timeout: Duration,
+    max_sessions: usize,
+    shard: Arc<Shard>,
+    sessions: Arc<Sessions>,
+    with_sessions: StreamableHttpService<GatewayHandler, Sessions>,
+    single: StreamableHttpService<GatewayHandler, NeverSessionManager>,
+    admin: Router,
+    work: Work,
+}
+
+impl Front {
+    /// `close` ends all streams; `work` counts what is running.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        shard: Arc<Shard>,
+        sessions: Arc<Sessions>,
+        admin: Router,
+        close: CancellationToken,
+        work: Work,
+    ) -> Self {
+        // The library's own checks of Host and size are off: both are done here, with clearer words.
+        let library = StreamableHttpServerConfig::default()
+            .disable_allowed_hosts()
+            .with_max_request_body_bytes(usize::MAX)
+            .with_json_response(true)
+            .with_cancellation_token(close);
+        let (one, other) = (Arc::clone(&shard), Arc::clone(&shard));
+        Self {
+            check: OriginCheck::new(&config.allowed_hosts, &config.allowed_origins),
+            max_body: config.max_body.as_usize(),
+            body_timeout: config.request_timeout.get(),
+            max_sessions: usize::try_from(config.max_sessions).unwrap_or(usize::MAX),
+            with_sessions: StreamableHttpService::new(
+                move || Ok(GatewayHandler::for_session(Arc::clone(&one))),
+                Arc::clone(&sessions),
+                library.clone(),
+            ),
+            single: StreamableHttpService::new(
+                move || Ok(GatewayHandler::for_request(Arc::clone(&other))),
+                Arc::default(),
+                library.with_legacy_session_mode(false),
+            ),
+            shard,
+            sessions,
+            admin,
+            work,
+        }
+    }
+
+    /// Answers a request.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<AnswerBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let answered = match self.check.check(request.uri(), request.headers()) {
+            Ok(()) if request.uri().path() == MCP_PATH => self.mcp(request).await,
+            Ok(()) => Ok(self.admin(request).await),
+            Err(error) => Err(error.into()),
+        };
+        answered.unwrap_or_else(|refusal| {
+            self.shard.shared.metrics.refused(refusal.word());
+            tracing::debug!(
+                status = refusal.status.as_u16(),
+                reason = refusal.message,
+                "refused"
+            );
+            refusal.response()
+        })
+    }
+
+    async fn admin<B>(&self, request: Request<B>) -> Response<AnswerBody> {
+        // None of these endpoints reads a body.
+        let request = request.map(|_| axum::body::Body::empty());
+        match self.admin.clone().oneshot(request).await {
+            Ok(response) => response.map(AnswerBody::admin),
+            Err(never) => match never {},
+        }
+    }
+
+    async fn mcp<B>(&self, mut request: Request<B>) -> Result<Response<AnswerBody>, Refusal>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        match *request.method() {
+            Method::POST => {}
+            Method::GET | Method::DELETE => {
+                if request.method() == Method::GET {
+                    accept(request.headers_mut(), "GET")?;
+                }
+                let ends = request.method() == Method::DELETE;
+                let request = request.map(|_| Full::<Bytes>::default());
+                let mut response = self.with_sessions.handle(request).await;
+                if ends && response.status() == StatusCode::ACCEPTED {
+                    *response.status_mut() = StatusCode::NO_CONTENT;
+                }
+                return self.finish(response, None, None).await;
+            }
+            _ => {
+                let text = format!(
+                    "{} is not served here: POST a message, GET a session's stream, or DELETE a \
+                     session",
+                    request.method()
+                );
+                return Err(Refusal {
+                    allow: Some("GET, POST, DELETE"),
+                    ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text)
+                });
+            }
+        }
+        accept(request.headers_mut(), "POST")?;
+        content_type(request.headers_mut())?;
+        let (parts, body) = request.into_parts();
+        let body = self.read(&parts.headers, body).await?;
+        let envelope = envelope::read(&body)?;
+        self.check_room(&envelope)?;
+        let single = is_single(&envelope, &parts.headers);
+        let request = Request::from_parts(parts, Full::new(body));
+        // A subscription is no work that is waited for: it ends when the gateway stops.
+        let is_work = envelope.method.as_deref() != Some("subscriptions/listen");
+        let running = is_work.then(|| self.work.begin());
+        let response = if single {
+            self.single.handle(request).await
+        } else {
+            self.with_sessions.handle(request).await
+        };
+        self.finish(response, envelope.id, running).await
+    }
+
+    /// The whole body, within the bounds of size and time.
+    async fn read<B>(&self, headers: &HeaderMap, body: B) -> Result<Bytes, Refusal>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let too_large = || {
+            let text = format!(
+                "the request body is larger than {} bytes: send less, or raise gateway.max_body",
+                self.max_body
+            );
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+        };
+        let length = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok());
+        let length = length.and_then(|text| text.parse::<usize>().ok());
+        if length.is_some_and(|length| length > self.max_body) {
+            return Err(too_large());
+        }
+        let whole = Limited::new(body, self.max_body).collect();
+        let read = tokio::time::timeout(self.body_timeout, whole).await;
+        let read = read.map_err(|_| {
+            let text = format!(
+                "the request body did not arrive within {:?} (gateway.request_timeout)",
+                self.body_timeout
+            );
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, text)
+        })?;
+        match read {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+            Err(error) => {
+                let text = format!("the request body could not be read: {error}");
+                Err(Refusal::new(StatusCode::BAD_REQUEST, text))
+            }
+        }
+    }
+
+    /// Sessions and subscriptions live long, and are bounded.
+    fn check_room(&self, envelope: &Envelope) -> Result<(), Refusal> {
+        let full = |text| Err(Refusal::busy(text).to(envelope.id.clone()));
+        match envelope.method.as_deref() {
+            Some("initialize") => self
+                .sessions
+                .check_room()
+                .or_else(|error| full(error.to_string())),
+            Some("subscriptions/listen") => {
+                let open = self.shard.shared.open_subscriptions.load(Ordering::Relaxed);
+                if open < self.max_sessions {
+                    return Ok(());
+                }
+                full(format!(
+                    "{open} subscriptions are open, as many as gateway.max_sessions allows: try \
+                     again later"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the library's bare lines clear; `running` counts the answer as work until it is sent.
+    async fn finish(
+        &self,
+        response: Response<http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>>,
+        id: Option<RequestId>,
+        running: Option<Running>,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        let status = response.status();
+        let is_json = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+        if (status.is_client_error() || status.is_server_error()) && !is_json {
+            let body = Limited::new(response.into_body(), MAX_LINE).collect().await;
+            let text = body
+                .map(http_body_util::Collected::to_bytes)
+                .unwrap_or_default();
+            return Err(of_library(status, &String::from_utf8_lossy(&text)).to(id));
+        }
+        Ok(response.map(|body| AnswerBody::mcp(body, running)))
+    }
+}
+
+/// A request that has neither a session nor says a protocol version which has none: it is served by
+/// itself, so that a line of curl needs no handshake before it.
+fn is_single(envelope: &Envelope, headers: &HeaderMap) -> bool {
+    let method = envelope.method.as_deref().unwrap_or_default();
+    let version = headers
+        .get("mcp-protocol-version")
+        .and_then(|value| value.to_str().ok());
+    envelope.kind == Kind::Request
+        && !matches!(
+            method,
+            "initialize" | "server/discover" | "subscriptions/listen"
+        )
+        && !envelope.versioned
+        && !headers.contains_key("mcp-session-id")
+        && version.is_none_or(|version| version < "2026-07-28")
+}
+
+/// Checks that the client takes what it may get. A client that takes anything (curl by default) takes
+/// both.
+fn accept(headers: &mut HeaderMap, method: &str) -> Result<(), Refusal> {
+    let given = headers.get_all(ACCEPT);
+    let given: Vec<String> = given
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase())
+        .collect();
+    let takes = |kinds: [&str; 3]| {
+        let ranges = given.iter().flat_map(|value| value.split(','));
+        let mut names = ranges.map(|range| range.split(';').next().unwrap_or_default().trim());
+        names.any(|name| kinds.contains(&name))
+    };
+    let anything = given.is_empty();
+    let json = anything || takes(["application/json", "application/*", "*/*"]);
+    let stream = anything || takes(["text/event-stream", "text/*", "*/*"]);
+    match (method, json, stream) {
+        ("GET", _, true) | ("POST", true, true) => {
+            headers.insert(ACCEPT, ANY_ANSWER);
+            Ok(())
+        }
+        ("GET", ..) => Err(Refusal::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "the Accept header must hold text/event-stream for a GET",
+        )),
+        _ => Err(Refusal::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "the Accept header must hold both application/json and text/event-stream",
+        )),
+    }
+}
+
+fn content_type(headers: &mut HeaderMap) -> Result<(), Refusal> {
+    let given = headers
+        .get(CONTENT_TYPE)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let name = given.as_deref().unwrap_or_default();
+    let name = name.split(';').next().unwrap_or_default().trim();
+    if name.eq_ignore_ascii_case("application/json") {
+        // The library compares with care for case.
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        return Ok(());
+    }
+    let shown: String = name.chars().take(80).collect();
+    Err(Refusal::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        format!("the Content-Type header must be application/json, not {shown:?}"),
+    ))
+}
+
+/// The answer to any other path.
+pub async fn no_such_path(uri: http::Uri) -> axum::response::Response {
+    let path: String = uri.path().chars().take(200).collect();
+    let text = format!("there is no {path} here; there are /mcp, /health, /ready and /metrics");
+    let refusal = Refusal::new(StatusCode::NOT_FOUND, text);
+    refusal.response().map(axum::body::Body::new)
+}

@@ -1,0 +1,156 @@
+//! A client's call to a plugin: out through the router, with progress and log lines on the way back,
+//! until its end or until the client no longer wants it.
+
+use bytes::Bytes;
+use mesh_core::call::{Caller, TraceContext};
+use mesh_core::error::{ErrorCode, MeshError, Place};
+use mesh_proto::common;
+use rmcp::RoleServer;
+use rmcp::model::{ProgressNotificationParam, ProgressToken};
+use rmcp::service::RequestContext;
+use router::{CallEvent, CallOutput, CallRequest, CallStream};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::errors::invalid_answer;
+use super::outbox::Outbox;
+use super::{Shard, logging};
+use crate::composite::Route;
+
+/// A call that a client makes.
+pub struct Call<'a> {
+    /// Who serves it.
+    pub route: &'a Route,
+    /// What the plugin gets.
+    pub payload: Bytes,
+    /// The trace that the call is part of.
+    pub trace: TraceContext,
+    /// The least gravity of log lines that the client wants; `None`: it wants none.
+    pub logs: Option<u8>,
+}
+
+/// A result and whose it is.
+pub struct Served {
+    output: CallOutput,
+    place: Place,
+}
+
+impl Served {
+    /// The result as the MCP model that it must be.
+    ///
+    /// # Errors
+    /// PLUGIN_FAILED when it is not.
+    pub fn read<T: DeserializeOwned>(&self, expected: &str) -> Result<T, MeshError> {
+        serde_json::from_slice(&self.output.payload)
+            .map_err(|error| invalid_answer(&self.place, expected, &error.to_string()))
+    }
+}
+
+/// The JSON that a plugin gets.
+///
+/// # Errors
+/// INTERNAL: arguments that came as JSON can be written as JSON.
+pub fn payload(value: &impl Serialize) -> Result<Bytes, MeshError> {
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .map_err(|error| MeshError::new(ErrorCode::Internal, error.to_string()))
+}
+
+/// Makes a call and waits for its end.
+///
+/// # Errors
+/// What the call ended with; CANCELLED when the client gave it up or went away.
+pub async fn run(
+    shard: &Shard,
+    call: Call<'_>,
+    context: &RequestContext<RoleServer>,
+) -> Result<Served, MeshError> {
+    let shared = &shard.shared;
+    let token = context.meta.get_progress_token();
+    let request = CallRequest {
+        plugin: Some(call.route.plugin.clone()),
+        timeout: shared.call_timeout,
+        trace: call.trace,
+        caller: Caller {
+            node: shared.name.to_string(),
+            ..Caller::default()
+        },
+        want_progress: token.is_some(),
+        ..CallRequest::new(call.route.capability.clone(), call.payload)
+    };
+    // Dropping the stream before its end cancels the call at the plugin.
+    let mut stream = shard.router.call(request);
+    let mut outbox = Outbox::new(
+        context.peer.clone(),
+        shared.metrics.notifications_dropped.clone(),
+    );
+    let plugin = call.route.plugin.as_str();
+    let mut listener = Listener {
+        outbox: &mut outbox,
+        token,
+        logs: call.logs,
+        plugin,
+    };
+    let ended = tokio::select! {
+        ended = listener.follow(&mut stream) => ended,
+        () = context.ct.cancelled() => {
+            return Err(MeshError::new(ErrorCode::Cancelled, "the client cancelled the request")
+                .at(stream.served_by()));
+        }
+    };
+    let place = stream.served_by();
+    outbox.flush().await;
+    ended
+        .map(|output| Served {
+            output,
+            place: place.clone(),
+        })
+        .map_err(|error| error.at(place))
+}
+
+/// Turns what happens to a call into notifications.
+struct Listener<'a> {
+    outbox: &'a mut Outbox,
+    token: Option<ProgressToken>,
+    logs: Option<u8>,
+    plugin: &'a str,
+}
+
+impl Listener<'_> {
+    async fn follow(&mut self, stream: &mut CallStream) -> Result<CallOutput, MeshError> {
+        loop {
+            let event = tokio::select! {
+                event = stream.next() => event,
+                () = self.outbox.drive(), if self.outbox.has_work() => continue,
+            };
+            match event {
+                CallEvent::Progress(progress) => self.progress(progress),
+                CallEvent::Log(log) => self.log(log),
+                // MCP has no answers in parts: the result holds the whole.
+                CallEvent::Chunk(_) => {}
+                CallEvent::End(ended) => return ended,
+            }
+        }
+    }
+
+    fn progress(&mut self, progress: common::Progress) {
+        let Some(token) = &self.token else {
+            return;
+        };
+        let mut param = ProgressNotificationParam::new(token.clone(), progress.progress);
+        if progress.total > 0.0 {
+            param = param.with_total(progress.total);
+        }
+        if !progress.message.is_empty() {
+            param = param.with_message(progress.message);
+        }
+        self.outbox.progress(param);
+    }
+
+    fn log(&mut self, log: common::Log) {
+        let gravity = logging::gravity(logging::level_of(&log));
+        if self.logs.is_some_and(|least| gravity >= least) {
+            self.outbox.log(logging::message(log, self.plugin));
+        }
+    }
+}

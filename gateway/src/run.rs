@@ -1,0 +1,391 @@
+//! The gateway as a service: everything is wired here, and ended in order.
+//!
+//! Shards are threads with runtimes of their own, each with its listener, its connection to NATS and
+//! its router: limits of the runtime and not of the machine would bound one that steals work. What
+//! they share is read-only or lock-free, except for sessions, which may be used from any of them.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_bus::{Bus, BusConfig, BusError};
+use mesh_core::table::Table;
+use mesh_runtime::net::BindError;
+use mesh_runtime::tasks::ThreadError;
+use mesh_runtime::{Context, ReadyLatch, Tasks, ThreadHandle, admin};
+use router::{Router, RouterConfig, TableStore, TableStoreError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::RunConfig;
+use crate::composite::Compositor;
+use crate::coordinator::{Coordinators, follow};
+use crate::http::body::Work;
+use crate::http::front::Front;
+use crate::http::listener;
+use crate::http::server::{Limits, serve};
+use crate::mcp::notify::Notifier;
+use crate::mcp::sessions::Sessions;
+use crate::mcp::{Link, Parts, Shard, Shared};
+use crate::metrics::GatewayMetrics;
+use crate::publish::Publisher;
+
+/// Time that connections and sessions get to end once their work is done.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// Why the gateway could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The port can't be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The folder for data can't be made.
+    #[error("gateway.data_dir {}: {source}; give a folder that this user can write", path.display())]
+    DataDir {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The snapshot of the table can't be kept.
+    #[error(transparent)]
+    Table(#[from] TableStoreError),
+    /// The broker's address or credentials can't be used.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// A listener could not be handed to its thread.
+    #[error("gateway.listen: {0}")]
+    Listener(std::io::Error),
+    /// A thread broke.
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
+    /// A thread ended before it was asked to.
+    #[error("a thread of the gateway ended by itself: this is a bug")]
+    Ended,
+}
+
+/// Runs a gateway until the context's shutdown.
+///
+/// # Errors
+/// [`RunError`], one line that names the setting where there is one.
+pub async fn run(config: RunConfig, context: Context) -> Result<(), RunError> {
+    Gateway::start(config, context)?.until_stopped().await
+}
+
+/// A gateway that runs.
+struct Gateway {
+    config: RunConfig,
+    context: Context,
+    /// Everything beside the shards' threads.
+    tasks: Tasks,
+    threads: Vec<ThreadHandle<Result<(), RunError>>>,
+    sessions: Arc<Sessions>,
+    work: Work,
+    /// No more connections are taken.
+    stop: CancellationToken,
+    /// Streams end.
+    close: CancellationToken,
+    /// The shards' threads end.
+    end: CancellationToken,
+}
+
+impl Gateway {
+    fn start(config: RunConfig, context: Context) -> Result<Self, RunError> {
+        let settings = &config.gateway;
+        let table_ready = context.readiness.latch("table");
+        let listeners = listener::bind(settings.listen, settings.shards)?;
+        std::fs::create_dir_all(&settings.data_dir).map_err(|source| RunError::DataDir {
+            path: settings.data_dir.clone(),
+            source,
+        })?;
+        let path = settings.data_dir.join("table.json");
+        let (store, table, store_driver) = TableStore::open(Some(path))?;
+
+        let tasks = context.tasks.child();
+        let metrics = GatewayMetrics::new(&context.metrics);
+        let stop = context.shutdown.token().child_token();
+        let (close, end) = (CancellationToken::new(), CancellationToken::new());
+        let compositor = Compositor::new(settings.prefix, crate::manage::definitions());
+        let publisher = Publisher::new(compositor, metrics.clone(), table.clone());
+        let coordinators = Coordinators::new(
+            settings.coordinators.clone(),
+            config.mesh.name.clone(),
+            settings.name.clone(),
+        );
+        let shared = Arc::new(Shared::new(Parts {
+            name: settings.name.clone(),
+            call_timeout: settings.call_timeout.get(),
+            page_size: usize::try_from(settings.page_size).unwrap_or(usize::MAX),
+            exporting: context.telemetry.is_exporting(),
+            metrics: metrics.clone(),
+            catalog: publisher.catalog(),
+            table: table.clone(),
+            coordinators: coordinators.clone(),
+            notifier: Notifier::default(),
+            stopping: stop.clone(),
+        }));
+        let sessions = Arc::new(Sessions::new(
+            usize::try_from(settings.max_sessions).unwrap_or(usize::MAX),
+            settings.session_idle.get(),
+            metrics.sessions.clone(),
+        ));
+
+        let ending = tasks.token();
+        tasks.spawn("table snapshot", {
+            let ending = ending.clone();
+            async move { store_driver.run(ending.cancelled_owned()).await }
+        });
+        tasks.spawn(
+            "table follower",
+            follow(coordinators, store, table_ready, ending.clone()),
+        );
+        tasks.spawn("catalog", publisher.run(ending.clone()));
+        let notifier = shared.notifier.clone();
+        tasks.spawn(
+            "list changes",
+            notifier.run(shared.catalog.clone(), ending.clone()),
+        );
+        tasks.spawn("sessions", {
+            let sessions = Arc::clone(&sessions);
+            async move { sessions.keep_alive(ending).await }
+        });
+
+        let mut gateway = Self {
+            config,
+            context,
+            tasks,
+            threads: Vec::new(),
+            sessions,
+            work: Work::default(),
+            stop,
+            close,
+            end,
+        };
+        gateway.start_shards(listeners, &shared, &table);
+        Ok(gateway)
+    }
+
+    fn start_shards(
+        &mut self,
+        listeners: Vec<TcpListener>,
+        shared: &Arc<Shared>,
+        table: &watch::Receiver<Arc<Table>>,
+    ) {
+        let several = listeners.len() > 1;
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let part = if several {
+                format!("nats, shard {index}")
+            } else {
+                "nats".to_owned()
+            };
+            let seed = Seed {
+                config: self.config.clone(),
+                context: self.context.clone(),
+                listener,
+                shared: Arc::clone(shared),
+                table: table.clone(),
+                sessions: Arc::clone(&self.sessions),
+                work: self.work.clone(),
+                ready: self.context.readiness.latch(&part),
+                stop: self.stop.clone(),
+                close: self.close.clone(),
+                end: self.end.clone(),
+            };
+            let name = format!("gateway-{index}");
+            let thread = self
+                .context
+                .tasks
+                .spawn_thread(&name, |tasks| seed.run(tasks));
+            self.threads.push(thread);
+        }
+    }
+
+    async fn until_stopped(mut self) -> Result<(), RunError> {
+        let cancelled = self.context.tasks.token();
+        let broke = {
+            let ended = self
+                .threads
+                .iter_mut()
+                .map(|thread| Box::pin(thread.join()));
+            tokio::select! {
+                () = self.stop.cancelled() => None,
+                () = cancelled.cancelled() => None,
+                (ended, ..) = futures::future::select_all(ended) => Some(match ended {
+                    Ok(Ok(())) => RunError::Ended,
+                    Ok(Err(error)) => error,
+                    Err(error) => error.into(),
+                }),
+            }
+        };
+        let failed = self.stop_in_order(broke.is_some()).await;
+        broke.or(failed).map_or(Ok(()), Err)
+    }
+
+    /// Takes no more connections, finishes what runs, closes streams and sessions, ends the threads.
+    async fn stop_in_order(&mut self, broken: bool) -> Option<RunError> {
+        self.stop.cancel();
+        let grace = self.config.gateway.drain_grace.get();
+        if !broken && tokio::time::timeout(grace, self.work.idle()).await.is_err() {
+            let running = self.work.running();
+            tracing::warn!(
+                running,
+                ?grace,
+                "requests were still running and are given up"
+            );
+        }
+        self.close.cancel();
+        self.sessions.close_all(CLOSE).await;
+        self.end.cancel();
+        let mut failed = None;
+        if !broken {
+            for thread in &mut self.threads {
+                failed = match thread.join().await {
+                    Ok(Ok(())) => failed,
+                    Ok(Err(error)) => Some(error),
+                    Err(error) => Some(error.into()),
+                };
+            }
+        }
+        self.tasks.cancel();
+        self.tasks.join(CLOSE).await;
+        failed
+    }
+}
+
+/// What one shard grows from.
+struct Seed {
+    config: RunConfig,
+    context: Context,
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    table: watch::Receiver<Arc<Table>>,
+    sessions: Arc<Sessions>,
+    work: Work,
+    ready: ReadyLatch,
+    stop: CancellationToken,
+    close: CancellationToken,
+    end: CancellationToken,
+}
+
+impl Seed {
+    async fn run(self, tasks: Tasks) -> Result<(), RunError> {
+        let settings = &self.config.gateway;
+        let (bus, driver) = Bus::connect(BusConfig {
+            urls: self.config.nats.url.clone(),
+            credentials: self.config.nats.credentials.clone(),
+            client_name: format!("plugmesh gateway {}", settings.name),
+            mesh: self.config.mesh.name.clone(),
+        })
+        .await?;
+        let ending = || tasks.token().cancelled_owned();
+        tasks.spawn("nats", driver.run(ending()));
+        tasks.spawn(
+            "nats readiness",
+            watch_bus(bus.connected(), self.ready, ending()),
+        );
+
+        let mut config = RouterConfig::new(settings.name.clone());
+        config.default_timeout = settings.call_timeout.get();
+        if self.shared.exporting {
+            config.tracing = Some(Arc::new(Link));
+        }
+        let (router, driver) = Router::new(config, bus, self.table, None);
+        tasks.spawn("router", driver.run(ending()));
+        self.shared.add_router(router.clone());
+
+        let shard = Arc::new(Shard {
+            shared: Arc::clone(&self.shared),
+            router,
+        });
+        let routes =
+            admin::admin_routes(self.context.readiness.clone(), self.context.metrics.clone());
+        let front = Arc::new(Front::new(
+            settings,
+            shard,
+            self.sessions,
+            routes.fallback(crate::http::front::no_such_path),
+            self.close,
+            self.work,
+        ));
+        let connections = usize::try_from(settings.max_connections).unwrap_or(usize::MAX);
+        let limits = Limits {
+            connections: connections.div_ceil(usize::from(settings.shards)),
+            headers: settings.request_timeout.get(),
+            stall: settings.stall_timeout.get(),
+        };
+        let listener =
+            tokio::net::TcpListener::from_std(self.listener).map_err(RunError::Listener)?;
+        let open = self.shared.metrics.connections.clone();
+        let served = tasks.child();
+        serve(listener, front, &served, self.stop, limits, open).await;
+        // Answers and streams that are on their way need this runtime.
+        self.end.cancelled().await;
+        served.join(CLOSE).await;
+        Ok(())
+    }
+}
+
+/// Says whether the connection to NATS stands.
+async fn watch_bus(
+    mut connected: watch::Receiver<bool>,
+    ready: ReadyLatch,
+    ending: impl Future<Output = ()>,
+) {
+    let watch = async {
+        loop {
+            if *connected.borrow_and_update() {
+                ready.set_ready();
+            } else {
+                ready.set_not_ready("not connected to NATS (nats.url); trying again");
+            }
+            if connected.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = watch => {}
+        () = ending => {}
+    }
+}
+
+/// A line that calls a tool of the `calculator` example when it is pasted into a shell.
+#[must_use]
+pub fn example_curl(address: SocketAddr) -> String {
+    example_call(address, "calculator_add", r#"{"a":2,"b":3}"#)
+}
+
+/// A line that calls a tool when it is pasted into a shell. `arguments` is a JSON object.
+#[must_use]
+pub fn example_call(address: SocketAddr, tool: &str, arguments: &str) -> String {
+    let mut reached = address;
+    if address.ip().is_unspecified() {
+        reached.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments}}}}}"#
+    )
+    .replace('\'', r"'\''");
+    format!("curl -sS http://{reached}/mcp -H 'Content-Type: application/json' -d '{body}'")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_one_line_to_an_address_that_can_be_reached() {
+        let line = example_curl("0.0.0.0:8087".parse().unwrap());
+        assert_eq!(
+            line,
+            "curl -sS http://127.0.0.1:8087/mcp -H 'Content-Type: application/json' -d \
+             '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\
+             \"calculator_add\",\"arguments\":{\"a\":2,\"b\":3}}}'"
+        );
+    }
+}
