@@ -150,6 +150,8 @@ impl Connector {
     pub async fn connect_now(&self, events: Arc<LinkEvents>) -> Result<Client, String> {
         self.options("-store")
             .map_err(|error| error.to_string())?
+            // Once around; whoever asked for the connection makes a new one after that.
+            .max_reconnects(self.servers.len())
             .event_callback(move |event| {
                 events.take(&event);
                 std::future::ready(())

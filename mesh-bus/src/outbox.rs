@@ -189,12 +189,6 @@ impl Outbox {
         self.room.notify_waiters();
         senders
     }
-
-    /// Whether nothing waits here.
-    pub fn is_empty(&self) -> bool {
-        let queue = self.queue();
-        queue.waiting.is_empty() && !queue.sending
-    }
 }
 
 fn refused(error: &async_nats::PublishError) -> Refused {

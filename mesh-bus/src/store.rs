@@ -1,12 +1,32 @@
 //! The registry's store: a JetStream key-value bucket, written by compare-and-set and followed as a
 //! snapshot and its changes.
+//!
+//! It has a connection of its own, so that neither the traffic of calls stalls it nor it that. A
+//! connection lives for one session; whatever goes wrong ends the session, and the next one starts
+//! from nothing: connection, bucket, snapshot. That leaves no state of the client library to be wrong
+//! about (its watches can go deaf for a minute without an error when a NATS node dies).
+
+mod bucket;
+mod follow;
+mod snapshot;
+mod write;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use mesh_core::id::MeshName;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::BusConfig;
+use crate::connect::Connector;
 use crate::error::BusError;
+use bucket::Bucket;
+
+/// Events that wait for a slow follower before the store waits for it.
+const FOLLOWER_QUEUE: usize = 1_024;
 
 /// How the bucket is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +39,7 @@ pub struct StoreConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The key's sequence is not the expected one. Nothing was written.
-    #[error("key {key} was changed by another: sequence {current} instead of {expected}")]
+    #[error("key {key} was changed by another: it is at sequence {current}, not {expected}")]
     Conflict {
         /// The key.
         key: String,
@@ -34,7 +54,7 @@ pub enum StoreError {
         /// What NATS says.
         why: String,
     },
-    /// The write was sent and neither an answer nor a reading says whether it was stored.
+    /// The write was sent, and neither an answer nor a reading says whether it was stored.
     #[error("it is not known whether key {key} was written: {why}; follow the store to see")]
     Unknown {
         /// The key.
@@ -60,8 +80,8 @@ pub enum StoreEvent {
         /// The bucket's creation in milliseconds since 1970.
         epoch: u64,
     },
-    /// A key has a value (or `None`: it was deleted) since a sequence. Sequences grow; once
-    /// `Current` was said, they grow by one.
+    /// A key has a value (or `None`: it was deleted) since a sequence. Sequences grow within an
+    /// epoch; those of a snapshot have gaps, those of later changes have none.
     Entry {
         /// The key.
         key: String,
@@ -80,38 +100,107 @@ pub enum StoreEvent {
 
 /// The registry's store. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct RegistryStore {}
+pub struct RegistryStore {
+    shared: Arc<StoreShared>,
+}
+
+#[derive(Debug)]
+struct StoreShared {
+    connector: Connector,
+    mesh: MeshName,
+    config: StoreConfig,
+    /// The bucket of the session at hand; none while there is no session.
+    bucket: Mutex<Option<Bucket>>,
+    followers: Mutex<Vec<mpsc::Sender<StoreEvent>>>,
+    /// Followers that ever came; a change asks for a snapshot.
+    joined: AtomicU64,
+    join: Notify,
+}
+
+impl StoreShared {
+    fn bucket(&self) -> MutexGuard<'_, Option<Bucket>> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn followers(&self) -> MutexGuard<'_, Vec<mpsc::Sender<StoreEvent>>> {
+        self.followers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells all followers, waiting for those that are slow: the subscription holds the changes
+    /// that come meanwhile, and should it overflow, the gap is seen.
+    async fn tell(&self, event: &StoreEvent) {
+        let followers = self.followers().clone();
+        let mut gone = false;
+        for follower in followers {
+            gone |= follower.send(event.clone()).await.is_err();
+        }
+        if gone {
+            self.followers().retain(|follower| !follower.is_closed());
+        }
+    }
+}
 
 /// The task behind a [`RegistryStore`].
 #[derive(Debug)]
-pub struct StoreDriver {}
+pub struct StoreDriver {
+    shared: Arc<StoreShared>,
+}
 
 impl StoreDriver {
-    /// Runs until `stop` ends.
+    /// Connects, follows and connects again, until `stop` ends. Followers then end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        stop.await;
+        let sessions = async {
+            loop {
+                let why = follow::session(&self.shared).await;
+                *self.shared.bucket() = None;
+                tracing::debug!(%why, "no session with the registry's store");
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(100..=250))).await;
+            }
+        };
+        tokio::select! {
+            () = stop => {}
+            () = sessions => {}
+        }
+        *self.shared.bucket() = None;
+        self.shared.followers().clear();
     }
 }
 
 /// The store as one follower sees it.
 #[derive(Debug)]
-pub struct StoreFollower {}
+pub struct StoreFollower {
+    events: mpsc::Receiver<StoreEvent>,
+}
 
 impl StoreFollower {
-    /// The next event; `None` when the driver has stopped. Safe to cancel.
+    /// The next event; `None` when the driver has stopped. Safe to cancel. To be taken without long
+    /// pauses: the store waits for its slowest follower.
     pub async fn next(&mut self) -> Option<StoreEvent> {
-        unimplemented!()
+        self.events.recv().await
     }
 }
 
 impl RegistryStore {
-    /// Prepares the store; the connection is made by the driver.
+    /// Prepares the store; the connection is made, and the bucket when there is none, by the driver.
     ///
     /// # Errors
     /// [`BusError`] when addresses or credentials can't be read.
     pub fn open(config: BusConfig, store: StoreConfig) -> Result<(Self, StoreDriver), BusError> {
-        let _ = (config, store);
-        unimplemented!()
+        let shared = Arc::new(StoreShared {
+            connector: Connector::new(&config)?,
+            mesh: config.mesh,
+            config: store,
+            bucket: Mutex::default(),
+            followers: Mutex::default(),
+            joined: AtomicU64::new(0),
+            join: Notify::new(),
+        });
+        let driver = StoreDriver {
+            shared: shared.clone(),
+        };
+        Ok((Self { shared }, driver))
     }
 
     /// Writes a key if its sequence is `expected` (0: there is no such key, or it was deleted).
@@ -120,8 +209,8 @@ impl RegistryStore {
     /// # Errors
     /// [`StoreError`]; after `Conflict` take the newest value from the follower and decide again.
     pub async fn put(&self, key: &str, expected: u64, value: Bytes) -> Result<u64, StoreError> {
-        let _ = (key, expected, value);
-        unimplemented!()
+        let bucket = self.reachable()?;
+        bucket.write(key, expected, Some(value)).await
     }
 
     /// Deletes a key if its sequence is `expected`. Returns the sequence of the deletion.
@@ -129,13 +218,25 @@ impl RegistryStore {
     /// # Errors
     /// [`StoreError`], as for [`RegistryStore::put`].
     pub async fn delete(&self, key: &str, expected: u64) -> Result<u64, StoreError> {
-        let _ = (key, expected);
-        unimplemented!()
+        let bucket = self.reachable()?;
+        bucket.write(key, expected, None).await
     }
 
-    /// Follows the store: what is in it, then every change.
+    fn reachable(&self) -> Result<Bucket, StoreError> {
+        let bucket = self.shared.bucket().clone();
+        bucket.ok_or_else(|| StoreError::Unavailable {
+            why: "there is no connection to NATS".to_owned(),
+        })
+    }
+
+    /// Follows the store: what is in it, then every change. A new follower makes the store begin
+    /// anew, with a `Reset`, for all of them.
     #[must_use]
     pub fn follow(&self) -> StoreFollower {
-        unimplemented!()
+        let (sender, events) = mpsc::channel(FOLLOWER_QUEUE);
+        self.shared.followers().push(sender);
+        self.shared.joined.fetch_add(1, Ordering::Release);
+        self.shared.join.notify_one();
+        StoreFollower { events }
     }
 }

@@ -54,7 +54,10 @@ fn binary() -> PathBuf {
         .map(|entry| entry.unwrap().path())
         .map(|path| {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            let version = name.split('.').map(|part| part.parse().unwrap_or(0)).collect();
+            let version = name
+                .split('.')
+                .map(|part| part.parse().unwrap_or(0))
+                .collect();
             (version, path.join("nats-server"))
         })
         .filter(|(_, path)| path.is_file())
