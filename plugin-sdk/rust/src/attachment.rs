@@ -5,15 +5,13 @@
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::calls::{CallStream, Peer, Request, Signal, Slot, Table};
-use crate::code::ErrorCode;
+use crate::calls::{self, CallStream, Peer, Request, Signal, Table, Terms, session_ended};
 use crate::definition::Definition;
 use crate::error::CallError;
 use crate::payload::Payload;
@@ -29,12 +27,9 @@ pub(crate) struct Welcome {
     pub instance: String,
     pub node: String,
     pub mesh: String,
-    /// Largest payload of a call, all parts together.
-    pub max_payload: u64,
-    /// Largest part of a payload in one frame.
-    pub part_bytes: usize,
+    pub terms: Terms,
+    /// Calls that the plugin works on at a time.
     pub concurrency: usize,
-    pub credit: u32,
 }
 
 impl From<plugin::Welcome> for Welcome {
@@ -45,17 +40,19 @@ impl From<plugin::Welcome> for Welcome {
             instance: wire.instance,
             node: wire.node,
             mesh: wire.mesh,
-            max_payload: match limits.max_payload_bytes {
-                0 => 64 << 20,
-                most => most,
-            },
-            part_bytes: match limits.max_frame_bytes as usize {
-                0 => MAX_PART_BYTES,
-                // A frame holds more than the part.
-                most => (most / 2).clamp(1, MAX_PART_BYTES),
+            terms: Terms {
+                credit: or(limits.initial_credit, 64),
+                max_payload: match limits.max_payload_bytes {
+                    0 => 64 << 20,
+                    most => most,
+                },
+                part_bytes: match limits.max_frame_bytes as usize {
+                    0 => MAX_PART_BYTES,
+                    // A frame holds more than the part.
+                    most => (most / 2).clamp(1, MAX_PART_BYTES),
+                },
             },
             concurrency: or(limits.concurrency, 1024) as usize,
-            credit: or(limits.initial_credit, 64),
         }
     }
 }
@@ -148,53 +145,26 @@ impl Attachment {
     /// Begins a call of the plugin.
     pub(crate) async fn begin(
         self: &Arc<Self>,
-        request: Request,
+        mut request: Request,
         payload: Payload,
         deadline: Instant,
     ) -> Result<CallStream, CallError> {
-        let Request { mut call, timeout } = request;
-        let most = self.welcome.max_payload;
-        if payload.bytes.len() as u64 > most {
-            let size = payload.bytes.len();
-            return Err(CallError::new(
-                ErrorCode::TooLarge,
-                format!("the payload has {size} bytes, the host takes {most}"),
-            ));
+        if request.call.requirement.is_empty() {
+            let plugin = &request.call.plugin;
+            request.call.requirement = self.definition.requirement_on(plugin);
         }
-        if call.requirement.is_empty() {
-            call.requirement = self.definition.requirement_on(&call.plugin);
-        }
-        let now = Instant::now();
-        let asked = timeout.map_or(deadline, |timeout| now + timeout);
-        let deadline = asked.min(deadline);
-        let left = deadline.saturating_duration_since(now);
-        if left.is_zero() {
-            return Err(CallError::new(
-                ErrorCode::Expired,
-                "no time was left for the call: give the calling handler a later deadline",
-            ));
-        }
-        call.time_left_us = micros(left);
-        call.content_type = payload.content_type;
-        let mut rest = payload.bytes;
-        call.payload = rest.split_to(rest.len().min(self.welcome.part_bytes));
-        call.more = !rest.is_empty();
-
-        let slot = Arc::new(Slot::new(self.welcome.credit, most));
-        let id = self.calls.open(slot.clone()).ok_or_else(session_ended)?;
-        // From here on, dropping the stream takes the slot out of the table.
-        let stream = CallStream::new(id, slot, self.clone(), deadline);
-        self.send(frame(id, PluginBody::Call(call))).await?;
-        if !rest.is_empty() {
-            stream.send_rest(rest, self.welcome.part_bytes).await;
-        }
-        Ok(stream)
+        calls::begin(self, self.welcome.terms, request, payload, deadline).await
     }
 }
 
 impl Peer for Attachment {
+    fn table(&self) -> &Table {
+        &self.calls
+    }
+
     fn signal(&self, id: u64, signal: Signal) -> BoxFuture<'_, Result<(), CallError>> {
         let body = match signal {
+            Signal::Begin(call) => PluginBody::Call(call),
             Signal::Part {
                 bytes,
                 sequence,
@@ -206,7 +176,6 @@ impl Peer for Attachment {
                 fragment: false,
             }),
             Signal::Credit(chunks) => PluginBody::Credit(common::Credit { chunks }),
-            Signal::Cancel => PluginBody::Cancel(common::Cancel::default()),
         };
         self.send(frame(id, body)).boxed()
     }
@@ -224,18 +193,4 @@ impl Peer for Attachment {
             self.late_came.notify_one();
         }
     }
-}
-
-pub(crate) fn session_ended() -> CallError {
-    CallError::new(
-        ErrorCode::Disconnected,
-        "the plugin is not attached to an agent at the moment",
-    )
-}
-
-/// Microseconds, at least one: none would mean the receiver's default.
-pub(crate) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros())
-        .unwrap_or(u64::MAX)
-        .max(1)
 }

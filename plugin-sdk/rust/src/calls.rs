@@ -1,5 +1,6 @@
 //! Calls of the plugin to other capabilities: the table of those in flight.
 
+mod begin;
 mod events;
 mod slot;
 mod stream;
@@ -9,6 +10,7 @@ pub use events::{CallEvent, Caller, LogLevel, LogLine, Progress, TraceContext};
 pub use stream::CallStream;
 pub use target::Target;
 
+pub(crate) use begin::{Terms, begin, session_ended};
 pub(crate) use slot::{Slot, add_credit};
 pub(crate) use target::Request;
 
@@ -19,10 +21,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::future::BoxFuture;
 
 use crate::error::CallError;
+use crate::wire::common;
 
-/// What a caller says about a call that it has begun.
+/// What a caller sends of a call.
 #[derive(Debug, Clone)]
 pub(crate) enum Signal {
+    /// The call itself, with the first part of its payload.
+    Begin(common::Call),
     /// A part of the payload.
     Part {
         bytes: bytes::Bytes,
@@ -31,12 +36,12 @@ pub(crate) enum Signal {
     },
     /// So many more chunks may come.
     Credit(u32),
-    /// The answer is no longer wanted.
-    Cancel,
 }
 
 /// The other end of the calls: the plugin's host, or the plugin when a test is the host.
 pub(crate) trait Peer: Send + Sync {
+    /// The calls of this end that are in flight.
+    fn table(&self) -> &Table;
     /// Sends a signal; an error means that the session has ended.
     fn signal(&self, id: u64, signal: Signal) -> BoxFuture<'_, Result<(), CallError>>;
     /// Forgets a call, and cancels it if it has not ended. Never waits.

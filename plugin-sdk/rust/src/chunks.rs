@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::attachment::session_ended;
+use crate::calls::session_ended;
 use crate::code::ErrorCode;
 use crate::context::{CallState, Context};
 use crate::error::{CallError, ToolError};
@@ -56,7 +56,7 @@ impl ChunkSender {
     pub async fn send(&mut self, message: impl IntoPayload) -> Result<(), ToolError> {
         let bytes = message.into_payload()?.bytes;
         let state = &*self.context.inner;
-        let most = state.attachment.welcome.part_bytes;
+        let most = state.attachment.welcome.terms.part_bytes;
         if bytes.len() > most {
             let size = bytes.len();
             return Err(ToolError::new(format!(
@@ -96,7 +96,7 @@ pub(crate) async fn send_end(
     state: &CallState,
     outcome: Result<Payload, CallError>,
 ) -> Result<(), CallError> {
-    let most = state.attachment.welcome.max_payload;
+    let most = state.attachment.welcome.terms.max_payload;
     let outcome = outcome.and_then(|payload| {
         let size = payload.bytes.len();
         if size as u64 <= most {
@@ -110,7 +110,7 @@ pub(crate) async fn send_end(
             mut bytes,
             content_type,
         }) => {
-            let most = state.attachment.welcome.part_bytes;
+            let most = state.attachment.welcome.terms.part_bytes;
             while bytes.len() > most {
                 send_chunk(state, bytes.split_to(most), true).await?;
             }

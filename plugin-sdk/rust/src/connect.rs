@@ -57,14 +57,15 @@ impl Address {
             }
             return Ok(Self::Unix(PathBuf::from(path)));
         }
+        if text.starts_with("https://") {
+            return Err(fault("an agent is on this host: use http or unix"));
+        }
+        if !text.starts_with("http://") {
+            return Err(fault("it begins with neither unix:// nor http://"));
+        }
         let uri: http::Uri = text
             .parse()
             .map_err(|error: http::uri::InvalidUri| fault(&error.to_string()))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(fault("an agent is on this host: use http or unix")),
-            _ => return Err(fault("it begins with neither unix:// nor http://")),
-        }
         if uri.port_u16().is_none() {
             return Err(fault("it has no port"));
         }

@@ -106,7 +106,7 @@ impl Context {
                 want_progress: call.want_progress,
                 caller: call.caller.unwrap_or_default(),
                 metadata: call.metadata,
-                credit: Semaphore::new(attachment.welcome.credit as usize),
+                credit: Semaphore::new(attachment.welcome.terms.credit as usize),
                 sequence: AtomicU64::new(0),
                 ended: AtomicBool::new(false),
                 cancel: Cancel::default(),

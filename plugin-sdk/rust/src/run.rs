@@ -25,6 +25,8 @@ pub(crate) struct Runner {
     pub connector: Connector,
     /// Where the connector leads, for people.
     pub host: String,
+    /// Whether to print what becomes of the sessions.
+    pub verbose: bool,
 }
 
 /// Runs a plugin as a program: environment, subscriber, signals.
@@ -36,6 +38,7 @@ pub(crate) async fn run(definition: Definition, log: Sink) -> Result<(), Error> 
         log,
         telemetry: Telemetry::from_environment(),
         host: address.to_string(),
+        verbose: true,
         connector: Connector::Agent(address),
     };
     let (stopper, stop) = Stopper::new();
@@ -51,6 +54,13 @@ pub(crate) async fn run(definition: Definition, log: Sink) -> Result<(), Error> 
 }
 
 impl Runner {
+    /// Prints a line for the person who started the plugin.
+    pub(crate) fn tell(&self, level: &str, line: &str) {
+        if self.verbose {
+            logging::print_line(level, line);
+        }
+    }
+
     /// Attaches again and again.
     pub(crate) async fn run(&self, mut stop: Stop) -> Result<(), Error> {
         let mut lost = Backoff::new(LOST.0, LOST.1);
@@ -87,7 +97,7 @@ impl Runner {
                 }
             };
             if line != told {
-                logging::print_line("WARNING", &format!("{line}; trying again"));
+                self.tell("WARNING", &format!("{line}; trying again"));
                 told = line;
             }
             tokio::select! {

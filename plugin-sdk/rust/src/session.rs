@@ -17,14 +17,15 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tonic::codec::Streaming;
 
-use crate::attachment::{Attachment, session_ended};
+use crate::attachment::Attachment;
+use crate::calls::session_ended;
 use crate::context::Context;
 use crate::error::CallError;
 use crate::run::Runner;
 use crate::signals::Stop;
 use crate::wire::{HostFrame, PluginFrame};
 
-use assembly::Assembly;
+pub(crate) use assembly::{Assembly, Step};
 use leaving::Leaving;
 
 /// Frames that wait for the way out; answers that find it full wait with their calls.

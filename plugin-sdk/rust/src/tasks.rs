@@ -26,35 +26,20 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     }
 }
 
-/// A thread with a single-threaded runtime that runs one future; for test hosts.
-pub(crate) struct Worker {
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Worker {
-    pub(crate) fn start<F>(
-        name: &str,
-        make: impl FnOnce() -> F + Send + 'static,
-    ) -> io::Result<Self>
-    where
-        F: Future<Output = ()>,
-    {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || runtime.block_on(make()))?;
-        Ok(Self {
-            thread: Some(thread),
-        })
-    }
-
-    /// Waits for the end of a thread that was told to end.
-    pub(crate) fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            // A panic was printed by the thread itself.
-            let _ = thread.join();
-        }
-    }
+/// Runs one future on a thread of its own, with a single-threaded runtime; for test hosts, which end it
+/// by the future.
+pub(crate) fn run_on_thread<F>(
+    name: &str,
+    make: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<()>
+where
+    F: Future<Output = ()>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || runtime.block_on(make()))?;
+    Ok(())
 }

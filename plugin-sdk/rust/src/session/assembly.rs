@@ -6,7 +6,7 @@ use crate::code::ErrorCode;
 use crate::error::CallError;
 use crate::wire::common;
 
-pub(super) struct Assembly {
+pub(crate) struct Assembly {
     pub call: common::Call,
     payload: BytesMut,
     sequence: u64,
@@ -16,7 +16,7 @@ pub(super) struct Assembly {
 
 /// What a part leads to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// More is to come, so much credit is to be given (or 0).
     More(u32),
     /// The payload is whole.
@@ -24,7 +24,7 @@ pub(super) enum Step {
 }
 
 impl Assembly {
-    pub(super) fn new(mut call: common::Call) -> Self {
+    pub(crate) fn new(mut call: common::Call) -> Self {
         let first = std::mem::take(&mut call.payload);
         Self {
             call,
@@ -35,7 +35,7 @@ impl Assembly {
     }
 
     /// Adds a part; an error ends the call.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         chunk: &common::Chunk,
         max_payload: u64,

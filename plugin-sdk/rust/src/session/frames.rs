@@ -154,8 +154,8 @@ impl Session {
             let text = "a chunk came for a call that awaits none";
             return self.fail(id, ErrorCode::ProtocolViolation, text);
         };
-        let welcome = &self.attachment.welcome;
-        match assembly.add(&chunk, welcome.max_payload, welcome.credit) {
+        let terms = self.attachment.welcome.terms;
+        match assembly.add(&chunk, terms.max_payload, terms.credit) {
             Ok(Step::More(0)) => {}
             Ok(Step::More(chunks)) => {
                 self.reply(frame(id, PluginBody::Credit(common::Credit { chunks })));

@@ -54,7 +54,7 @@ pub(super) async fn begin(
     send(&sender, PluginBody::Ready(plugin::Ready {})).await?;
     let welcome = Welcome::from(welcome);
     let manifest = &runner.definition.manifest;
-    crate::logging::print_line(
+    runner.tell(
         "INFO",
         &format!(
             "{} {} is attached to node {} of mesh {} at {}",
