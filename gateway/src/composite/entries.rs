@@ -24,9 +24,36 @@ fn model<T: DeserializeOwned>(fields: JsonObject) -> Result<T, String> {
 pub fn tool(entry: &CapabilityEntry, public: &str) -> Result<Tool, String> {
     let mut fields = fields(entry)?;
     fields.insert("name".to_owned(), public.into());
-    let any = || json!({ "type": "object" });
-    fields.entry("inputSchema").or_insert_with(any);
+    let schema = fields.entry("inputSchema").or_insert_with(|| json!({}));
+    check_input_schema(schema)?;
     model(fields)
+}
+
+/// What every client demands of the schema of arguments: one that breaks it would cost a strict client
+/// the whole list. Without a type it is given the only one that is allowed.
+fn check_input_schema(schema: &mut Value) -> Result<(), String> {
+    let Value::Object(schema) = schema else {
+        return Err("inputSchema is not an object".to_owned());
+    };
+    let kind = schema.entry("type").or_insert_with(|| "object".into());
+    if kind != "object" {
+        return Err(format!("inputSchema.type is {kind}, not \"object\""));
+    }
+    let is_schema = |value: &Value| value.is_object() || value.is_boolean();
+    match schema.get("properties") {
+        None => {}
+        Some(Value::Object(properties)) => {
+            if let Some((name, _)) = properties.iter().find(|(_, value)| !is_schema(value)) {
+                return Err(format!("inputSchema.properties.{name} is no schema"));
+            }
+        }
+        Some(_) => return Err("inputSchema.properties is not an object".to_owned()),
+    }
+    match schema.get("required") {
+        None => Ok(()),
+        Some(Value::Array(names)) if names.iter().all(Value::is_string) => Ok(()),
+        Some(_) => Err("inputSchema.required is not a list of names".to_owned()),
+    }
 }
 
 /// A prompt under the name that clients see.
@@ -54,6 +81,13 @@ fn identified(entry: &CapabilityEntry, field: &str) -> Result<JsonObject, String
         return Err(format!(
             "{field} is {other}, but it is announced as {identity}"
         ));
+    }
+    let priority = fields
+        .get("annotations")
+        .and_then(|annotations| annotations.get("priority"));
+    let priority = priority.and_then(Value::as_f64);
+    if priority.is_some_and(|priority| !(0.0..=1.0).contains(&priority)) {
+        return Err("annotations.priority is not between 0 and 1".to_owned());
     }
     fields.insert(field.to_owned(), identity.into());
     fields.entry("name").or_insert_with(|| identity.into());
@@ -128,7 +162,7 @@ mod tests {
             (
                 CapabilityKind::Tool,
                 "t",
-                json!({ "name": "t", "inputSchema": {}, "execution": { "taskSupport": "optional" },
+                json!({ "name": "t", "inputSchema": { "type": "object" }, "execution": { "taskSupport": "optional" },
                     "x-own": 1, "annotations": { "x-own": 1 } }),
                 vec!["/execution", "/x-own", "/annotations/x-own"],
             ),
@@ -191,15 +225,43 @@ mod tests {
 
     #[test]
     fn an_entry_that_breaks_a_rule_is_refused_with_the_field() {
+        for (schema, says) in [
+            (json!(5), "inputSchema is not an object"),
+            (
+                json!({ "type": "array" }),
+                "inputSchema.type is \"array\", not \"object\"",
+            ),
+            (
+                json!({ "properties": [] }),
+                "inputSchema.properties is not an object",
+            ),
+            (
+                json!({ "properties": { "a": 1 } }),
+                "inputSchema.properties.a is no schema",
+            ),
+            (
+                json!({ "required": "a" }),
+                "inputSchema.required is not a list of names",
+            ),
+        ] {
+            let bad = entry(
+                CapabilityKind::Tool,
+                "t",
+                Some(&json!({ "inputSchema": schema })),
+            );
+            assert_eq!(tool(&bad, "t").unwrap_err(), says);
+        }
         let bad = entry(
             CapabilityKind::Tool,
             "t",
-            Some(&json!({ "inputSchema": 5 })),
+            Some(&json!({ "description": 5 })),
         );
-        assert!(
-            tool(&bad, "t").unwrap_err().contains("map"),
-            "{:?}",
-            tool(&bad, "t")
+        assert!(tool(&bad, "t").unwrap_err().contains("expected"));
+        let given = json!({ "annotations": { "priority": 5 } });
+        let bad = entry(CapabilityKind::Resource, "a://b", Some(&given));
+        assert_eq!(
+            resource(&bad).unwrap_err(),
+            "annotations.priority is not between 0 and 1"
         );
         let bad = entry(
             CapabilityKind::Resource,

@@ -148,6 +148,12 @@ impl GatewayHandler {
             trace::record_tool_error(&tracing::Span::current());
         }
         result.result_type.get_or_insert(ResultType::COMPLETE);
+        if !without_sessions(context) {
+            // Older clients take objects alone, and refuse the whole answer otherwise.
+            result
+                .structured_content
+                .take_if(|value| !value.is_object());
+        }
         Ok(result)
     }
 
@@ -241,8 +247,11 @@ impl ServerHandler for GatewayHandler {
     ) -> Result<ListToolsResult, ErrorData> {
         self.observe(asked("tools/list", Target::None, &context), |_| async {
             let catalog = self.shard.shared.catalog();
-            let (tools, next_cursor) =
+            let (mut tools, next_cursor) =
                 lists::page(&catalog.tools, List::Tools, request, self.page_size())?;
+            if !without_sessions(&context) {
+                tools.iter_mut().for_each(lists::fit_older_client);
+            }
             Ok(ListToolsResult {
                 next_cursor,
                 ..ListToolsResult::with_all_items(tools)
