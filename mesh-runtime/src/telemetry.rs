@@ -147,6 +147,10 @@ impl TelemetryGuard {
     }
 }
 
+/// Libraries that write several lines for each request at the levels that people leave on, and at
+/// which level they are heard instead. A pair such as `rmcp=debug` in the setting brings them back.
+const QUIET: [&str; 1] = ["rmcp=error"];
+
 /// Checks a log level without setting anything up.
 ///
 /// # Errors
@@ -169,8 +173,11 @@ fn log_filter(text: &str) -> Result<EnvFilter, TelemetryError> {
             return Err(refused(format!("{level:?} is not a level")));
         }
     }
+    // Of two pairs for the same library the later one counts: the setting's.
+    let quiet = QUIET.iter().copied().filter(|_| !words.contains(&"off"));
+    let all: Vec<&str> = quiet.chain(words.iter().copied()).collect();
     EnvFilter::builder()
-        .parse(words.join(","))
+        .parse(all.join(","))
         .map_err(|error| refused(error.to_string()))
 }
 
