@@ -27,7 +27,7 @@ impl Answer {
                     .body
                     .lines()
                     .filter_map(|line| line.strip_prefix("data:"));
-                lines.filter_map(parse).last()
+                lines.rev().find_map(parse)
             })
             .unwrap_or_else(|| panic!("no JSON in {self:?}"))
     }

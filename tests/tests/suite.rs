@@ -3,6 +3,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::type_complexity,
     reason = "tests fail by panicking, with the reason in the message"
 )]
 
