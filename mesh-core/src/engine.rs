@@ -297,3 +297,6 @@ impl Engine {
         self.requests_store_lost();
     }
 }
+
+#[cfg(test)]
+mod tests;

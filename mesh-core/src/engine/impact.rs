@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::registry::{Registry, SpecState};
 use crate::graph::{label, required};
 use crate::id::PluginName;
+use crate::record::Wish;
 use crate::state::Phase;
 use crate::table::SpecId;
 
@@ -75,7 +76,8 @@ impl Registry {
 
     /// Whether an instance of it takes calls, or will.
     fn is_wanted(&self, state: &SpecState) -> bool {
-        let held = self.hold(&state.manifest.name).is_held();
+        let wish = self.wish(&state.manifest.name);
+        let held = matches!(wish, Some(Wish::Disabled | Wish::Unloaded));
         let wanted = |phase: Phase| !matches!(phase, Phase::Draining | Phase::Failed);
         let mut slots = state
             .instances

@@ -331,6 +331,7 @@ impl Engine {
             return;
         };
         let Some(stored) = self.registry.nodes.get(node) else {
+            session.recorded = false;
             return;
         };
         let known = stored.record.route.generation;

@@ -1,0 +1,237 @@
+//! Ghosts, leases and evictions: who is out of sight is not dead.
+
+use super::*;
+
+fn with_calculator(coordinators: usize) -> World {
+    let mut world = World::new(coordinators);
+    world.open(0, 1, "a", 7);
+    let calculator = manifest("calculator@1.0.0", &[], &["tool:add"]);
+    world.announce(0, 1, vec![report(1, &calculator, Phase::Ready)]);
+    world
+}
+
+fn here(world: &World) -> bool {
+    world.state(id(1)) == Some(InstanceState::Active)
+}
+
+#[test]
+fn a_node_is_evicted_one_lease_after_its_stream_went_down() {
+    let mut world = with_calculator(1);
+    world.pass(5 * LEASE, &[(0, SessionId(1))]);
+    world.close(0, 1);
+    world.pass(LEASE, &[]);
+    assert!(here(&world));
+    world.pass(2_000, &[]);
+    assert_eq!(world.state(id(1)), None);
+    assert_eq!(world.at(0).table.nodes().count(), 0);
+    assert!(
+        world
+            .warnings(0)
+            .iter()
+            .any(|text| text.starts_with("node a is evicted"))
+    );
+    assert!(
+        world
+            .store
+            .snapshot()
+            .iter()
+            .all(|entry| entry.value.is_none())
+    );
+}
+
+#[test]
+fn a_silent_node_whose_stream_is_up_stays() {
+    let mut world = with_calculator(1);
+    world.pass(5 * LEASE, &[]);
+    assert!(here(&world));
+}
+
+#[test]
+fn losing_the_store_deletes_nothing_and_begins_all_leases_anew() {
+    let mut world = with_calculator(1);
+    world.close(0, 1);
+    world.disconnect(0);
+    world.pass(5 * LEASE, &[]);
+    assert!(here(&world));
+    world.reconnect(0);
+    world.pass(LEASE, &[]);
+    assert!(here(&world));
+    world.pass(2_000, &[]);
+    assert_eq!(world.state(id(1)), None);
+}
+
+#[test]
+fn a_restarted_coordinator_waits_one_lease_and_then_judges_its_own() {
+    let mut world = with_calculator(1);
+    world.now.0 += 10 * LEASE;
+    world.start(0, "coordinator-0");
+    assert!(here(&world));
+    world.pass(LEASE, &[]);
+    assert!(here(&world));
+    world.pass(2_000, &[]);
+    assert_eq!(world.state(id(1)), None);
+}
+
+#[test]
+fn a_node_that_comes_back_in_time_keeps_its_instances() {
+    let mut world = with_calculator(1);
+    world.now.0 += 10 * LEASE;
+    world.start(0, "coordinator-0");
+    world.pass(LEASE - 1_000, &[]);
+    world.open(0, 5, "a", 7);
+    world.pass(5 * LEASE, &[(0, SessionId(5))]);
+    assert!(here(&world), "it has not announced yet");
+    let calculator = manifest("calculator@1.0.0", &[], &["tool:add"]);
+    let before = world.store.told.len();
+    world.announce(0, 5, vec![report(1, &calculator, Phase::Ready)]);
+    assert!(here(&world));
+    assert_eq!(
+        world.store.told.len(),
+        before,
+        "nothing changed, nothing is written"
+    );
+}
+
+#[test]
+fn a_process_that_stood_still_evicts_nobody_when_it_goes_on() {
+    let mut world = with_calculator(1);
+    world.close(0, 1);
+    world.now.0 += 10 * LEASE;
+    world.tell(0, Event::Tick);
+    world.settle();
+    assert!(here(&world));
+}
+
+#[test]
+fn a_node_that_another_coordinator_holds_is_for_that_one_to_judge() {
+    let mut world = with_calculator(2);
+    world.pass(5 * LEASE, &[(0, SessionId(1))]);
+    assert!(here(&world));
+    // When its holder has closed it, anybody may.
+    world.close(0, 1);
+    world.start(0, "coordinator-9");
+    world.pass(LEASE + 2_000, &[]);
+    assert_eq!(world.state(id(1)), None);
+}
+
+#[test]
+fn a_node_that_moves_to_another_coordinator_is_no_longer_the_firsts() {
+    let mut world = with_calculator(2);
+    world.open(1, 2, "a", 7);
+    let closed = world.closed(0);
+    assert_eq!(closed.len(), 1, "{closed:?}");
+    assert!(
+        closed[0]
+            .1
+            .contains("connected to coordinator coordinator-1"),
+        "{}",
+        closed[0].1
+    );
+    world.pass(3 * LEASE, &[(1, SessionId(2))]);
+    assert!(here(&world));
+    let changed = manifest("calculator@1.1.0", &[], &["tool:add"]);
+    world.announce(1, 2, vec![report(3, &changed, Phase::Ready)]);
+    assert_eq!((world.state(id(1)), here(&world)), (None, false));
+    assert_eq!(world.state(id(3)), Some(InstanceState::Active));
+}
+
+#[test]
+fn a_ghost_of_an_older_generation_is_refused() {
+    let mut world = with_calculator(2);
+    for coordinator in [0, 1] {
+        world.open(coordinator, 9, "a", 6);
+        let closed = world.closed(coordinator);
+        assert_eq!(closed.len(), 1, "{closed:?}");
+        assert!(
+            closed[0]
+                .1
+                .starts_with("stale_node: node a of generation 6 can't join")
+        );
+    }
+    assert!(here(&world));
+}
+
+#[test]
+fn a_second_session_of_a_living_generation_is_refused_and_of_a_silent_one_not() {
+    let mut world = with_calculator(1);
+    world.open(0, 2, "a", 7);
+    assert!(world.closed(0)[0].1.contains("it is connected already"));
+    world.at(0).said.clear();
+    world.pass(LEASE + 1_000, &[]);
+    world.open(0, 3, "a", 7);
+    assert_eq!(
+        world
+            .closed(0)
+            .iter()
+            .map(|(session, _)| *session)
+            .collect::<Vec<_>>(),
+        [1]
+    );
+    assert!(here(&world));
+}
+
+#[test]
+fn a_new_generation_takes_the_instances_of_the_old_one_away_at_once() {
+    let mut world = with_calculator(1);
+    let open = Event::AgentOpened {
+        session: SessionId(2),
+        node: node("a", 8),
+        table: None,
+    };
+    world.tell(0, open);
+    assert!(here(&world));
+    // With the node's own record they are gone from the table, whatever else is written later.
+    assert!(world.write_one(0) && world.hear_one(0));
+    assert_eq!(world.state(id(1)), None);
+    world.settle();
+    assert_eq!(world.closed(0)[0].0, 1);
+    let live = world
+        .store
+        .snapshot()
+        .into_iter()
+        .filter(|entry| entry.value.is_some());
+    assert_eq!(live.map(|entry| entry.key).collect::<Vec<_>>(), ["node.a"]);
+}
+
+#[test]
+fn a_new_generation_may_go_on_with_an_instance_of_the_old_one() {
+    let mut world = with_calculator(1);
+    world.open(0, 2, "a", 8);
+    let calculator = manifest("calculator@1.0.0", &[], &["tool:add"]);
+    world.announce(0, 2, vec![report(1, &calculator, Phase::Ready)]);
+    assert!(here(&world));
+    let route = world.coordinators[0].table.instance(id(1)).unwrap();
+    assert_eq!(route.generation, Generation(8));
+}
+
+#[test]
+fn a_session_that_opens_while_an_eviction_is_written_keeps_its_node() {
+    let mut world = with_calculator(2);
+    world.close(0, 1);
+    world.pass(LEASE, &[]);
+    world.now.0 += 1_000;
+    world.tell(0, Event::Tick);
+    // The other coordinator was faster with the node's new session.
+    let open = Event::AgentOpened {
+        session: SessionId(2),
+        node: node("a", 7),
+        table: None,
+    };
+    world.tell(1, open);
+    while world.write_one(1) {}
+    world.settle();
+    world.pass(2 * LEASE, &[(1, SessionId(2))]);
+    assert!(here(&world));
+}
+
+#[test]
+fn two_coordinators_of_one_name_are_noticed_and_do_not_evict_each_others_nodes() {
+    let mut world = World::new(1);
+    world.start(1, "coordinator-0");
+    world.open(1, 2, "a", 7);
+    let calculator = manifest("calculator@1.0.0", &[], &["tool:add"]);
+    world.announce(1, 2, vec![report(1, &calculator, Phase::Ready)]);
+    assert!(world.warnings(0)[0].starts_with("two coordinators are called coordinator-0"));
+    world.pass(5 * LEASE, &[(1, SessionId(2))]);
+    assert!(here(&world));
+}

@@ -1,0 +1,265 @@
+//! The store's faults: broken records, conflicts, losses, buckets that are new or old.
+
+use super::*;
+use InstanceState::{Active, Initialized};
+
+fn calculator() -> Arc<Manifest> {
+    manifest("calculator@1.0.0", &[], &["tool:add"])
+}
+
+fn with_calculator() -> World {
+    let mut world = World::new(1);
+    world.open(0, 1, "a", 7);
+    world.announce(0, 1, vec![report(1, &calculator(), Phase::Ready)]);
+    world
+}
+
+#[test]
+fn a_broken_record_is_reported_by_its_key_and_skipped() {
+    let mut world = with_calculator();
+    let now = world.now;
+    for (key, text) in [
+        ("instance.01890a5d-ac96-774b-bcce-b302099a8057", "{"),
+        (
+            "wish.calculator",
+            r#"{"format":1,"record":{"wish":"maybe"}}"#,
+        ),
+        ("what.is.this", "{}"),
+    ] {
+        world.store.put(key, Some(text.into()), now);
+        world.settle();
+        let warnings = world.warnings(0);
+        assert!(warnings.last().unwrap().contains(key), "{warnings:?}");
+    }
+    assert_eq!(world.state(id(1)), Some(Active));
+    assert_eq!(
+        world.at(0).table.revision().sequence,
+        world.store.told.last().unwrap().sequence
+    );
+    assert!(
+        world.ask("calculator", Change::Disable).is_ok(),
+        "a broken wish is written anew"
+    );
+    assert_eq!(world.state(id(1)), Some(Initialized));
+}
+
+#[test]
+fn a_record_of_a_newer_coordinator_is_not_overwritten() {
+    let mut world = with_calculator();
+    let now = world.now;
+    let newer = r#"{"format":2,"record":{"something":"else"}}"#;
+    world.store.put("node.a", Some(newer.into()), now);
+    world.settle();
+    world.pass(3 * LEASE, &[]);
+    assert!(world.warnings(0)[0].contains("has format 2"));
+    let node = world
+        .store
+        .snapshot()
+        .into_iter()
+        .find(|it| it.key == "node.a")
+        .unwrap();
+    assert_eq!(node.value.unwrap(), newer.as_bytes());
+    let kept = world
+        .store
+        .snapshot()
+        .into_iter()
+        .any(|it| it.key.starts_with("instance."));
+    assert!(kept, "its instances are not orphans");
+}
+
+#[test]
+fn a_record_that_vanishes_under_a_living_session_is_written_again() {
+    let mut world = with_calculator();
+    let now = world.now;
+    for key in [format!("instance.{}", id(1)), "node.a".to_owned()] {
+        world.store.put(&key, None, now);
+        world.settle();
+        assert_eq!(world.state(id(1)), Some(Active), "{key}");
+    }
+}
+
+#[test]
+fn what_agents_say_while_the_store_is_lost_is_recorded_when_it_is_back() {
+    let mut world = with_calculator();
+    world.disconnect(0);
+    let table = world.at(0).table.revision();
+    let time = manifest("time@1.0.0", &[], &[]);
+    world.report(0, 1, report(2, &time, Phase::Ready));
+    world.open(0, 2, "b", 1);
+    world.announce(0, 2, vec![report(3, &time, Phase::Ready)]);
+    world.gone(0, 1, id(1));
+    world.pass(5_000, &[]);
+    assert_eq!(world.at(0).table.revision(), table);
+    assert_eq!(world.state(id(1)), Some(Active));
+    world.reconnect(0);
+    world.settle();
+    assert_eq!(world.state(id(1)), None);
+    assert_eq!(
+        (world.state(id(2)), world.state(id(3))),
+        (Some(Active), Some(Active))
+    );
+}
+
+#[test]
+fn a_coordinator_that_starts_without_its_store_serves_agents_once_it_comes() {
+    let mut world = World::new(0);
+    let config = EngineConfig {
+        name: "late".parse().unwrap(),
+        run: 1,
+        lease: Duration::from_millis(LEASE),
+        grace: Duration::from_millis(GRACE),
+    };
+    world.coordinators.push(Coordinator {
+        engine: Engine::new(config, world.now),
+        heard: 0,
+        connected: false,
+        writes: VecDeque::new(),
+        table: Table::default(),
+        said: Vec::new(),
+    });
+    world.open(0, 1, "a", 7);
+    world.announce(0, 1, vec![report(1, &calculator(), Phase::Ready)]);
+    assert!(
+        world
+            .at(0)
+            .said
+            .iter()
+            .any(|it| matches!(it, Command::Welcome { .. }))
+    );
+    assert_eq!(world.state(id(1)), None);
+    world.reconnect(0);
+    world.settle();
+    assert_eq!(world.state(id(1)), Some(Active));
+}
+
+#[test]
+fn a_write_that_fails_is_tried_again() {
+    let mut world = with_calculator();
+    let time = manifest("time@1.0.0", &[], &[]);
+    let session = SessionId(1);
+    world.tell(
+        0,
+        Event::AgentReported {
+            session,
+            report: report(2, &time, Phase::Ready),
+        },
+    );
+    let (key, ..) = world.at(0).writes.pop_front().unwrap();
+    let error = WriteError::Unavailable("no leader".into());
+    world.tell(0, Event::WriteFailed { key, error });
+    assert!(world.at(0).writes.is_empty(), "not at once");
+    world.pass(3_000, &[]);
+    assert_eq!(world.state(id(2)), Some(Active));
+}
+
+#[test]
+fn a_write_whose_outcome_is_not_known_is_not_done_twice() {
+    let mut world = with_calculator();
+    let time = manifest("time@1.0.0", &[], &[]);
+    let session = SessionId(1);
+    world.tell(
+        0,
+        Event::AgentReported {
+            session,
+            report: report(2, &time, Phase::Ready),
+        },
+    );
+    let (key, value, expected) = world.at(0).writes.pop_front().unwrap();
+    let now = world.now;
+    world.store.write(&key, value, expected, now).unwrap();
+    let error = WriteError::Unknown("timed out".into());
+    world.tell(0, Event::WriteFailed { key, error });
+    let before = world.store.told.len();
+    world.settle();
+    world.pass(3_000, &[]);
+    assert_eq!(world.state(id(2)), Some(Active));
+    // Only that it is active is noted beside it.
+    assert_eq!(world.store.told.len(), before + 1);
+}
+
+#[test]
+fn a_restart_brings_the_same_table_back() {
+    let mut world = with_calculator();
+    world.ask("calculator", Change::Disable).unwrap();
+    let before = world.coordinators[0].table.clone();
+    world.now.0 += 100_000;
+    world.start(0, "coordinator-0");
+    let after = &world.coordinators[0].table;
+    assert_eq!(before.revision(), after.revision());
+    assert!(before.instances().eq(after.instances()));
+    assert!(before.nodes().eq(after.nodes()));
+}
+
+#[test]
+fn a_new_bucket_takes_nobody_out_of_the_table_before_they_could_return() {
+    let mut world = with_calculator();
+    world.open(0, 2, "b", 1);
+    let time = manifest("time@1.0.0", &[], &[]);
+    world.announce(0, 2, vec![report(2, &time, Phase::Ready)]);
+    world.disconnect(0);
+    world.close(0, 2);
+    world.store = Store {
+        epoch: 2,
+        ..Store::default()
+    };
+    world.reconnect(0);
+    world.settle();
+    assert_eq!(
+        (world.state(id(1)), world.state(id(2))),
+        (Some(Active), Some(Active))
+    );
+    assert_eq!(world.at(0).table.revision().epoch, 1);
+    world.open(0, 3, "b", 1);
+    assert_eq!(
+        world.at(0).table.revision().epoch,
+        1,
+        "it has not announced yet"
+    );
+    world.announce(0, 3, vec![report(2, &time, Phase::Ready)]);
+    assert_eq!(world.at(0).table.revision().epoch, 2);
+    assert_eq!(
+        (world.state(id(1)), world.state(id(2))),
+        (Some(Active), Some(Active))
+    );
+}
+
+#[test]
+fn a_new_bucket_waits_one_lease_for_those_who_do_not_return() {
+    let mut world = with_calculator();
+    world.disconnect(0);
+    world.close(0, 1);
+    world.store = Store {
+        epoch: 2,
+        ..Store::default()
+    };
+    world.reconnect(0);
+    world.pass(LEASE - 1_000, &[]);
+    assert_eq!(world.state(id(1)), Some(Active));
+    world.pass(2_000, &[]);
+    assert_eq!(world.state(id(1)), None);
+    assert_eq!(world.at(0).table.revision().epoch, 2);
+}
+
+#[test]
+fn an_older_copy_of_the_store_never_takes_the_table_back() {
+    let mut world = with_calculator();
+    let copy = world.store.told.len();
+    world.ask("calculator", Change::Disable).unwrap();
+    let table = world.at(0).table.revision();
+    world.disconnect(0);
+    world.store.told.truncate(copy);
+    world.reconnect(0);
+    assert_eq!(world.at(0).table.revision(), table);
+    assert!(
+        world
+            .warnings(0)
+            .iter()
+            .any(|text| text.contains("held back"))
+    );
+    // As soon as the store has passed it, the table shows what is.
+    for number in 2..5 {
+        world.report(0, 1, report(number, &calculator(), Phase::Ready));
+    }
+    assert!(world.at(0).table.revision() > table);
+    assert_eq!(world.state(id(1)), Some(Active));
+}
