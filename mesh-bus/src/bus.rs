@@ -266,8 +266,6 @@ impl Bus {
             add(&shared.stats.notices_dropped, 1);
             return Ok(());
         }
-        let mut reply = reply;
-        shared.answers().count(to, &mut reply);
         add(&shared.stats.replies, 1);
         if shared.send(node::frame(to, &reply)).is_err() {
             // A closed connection, or a frame that NATS does not take.

@@ -5,7 +5,6 @@
 //! key-value bucket, on a connection of its own. Nothing here spawns: each part comes with a driver
 //! whose `run` the caller spawns.
 
-mod answers;
 mod bus;
 mod config;
 mod connect;

@@ -88,7 +88,8 @@ impl NodeInbox {
     /// - every `Chunk` uses one credit of its direction, and 64 are there at the start: for a payload
     ///   the node grants more by `Credit` replies, for an answer the caller does so by requests. A
     ///   result larger than 128 KiB goes as chunks marked as fragments, then the `Result`; all
-    ///   chunks of an answer, fragments or not, are counted in one sequence from 0;
+    ///   chunks of an answer, fragments or not, are counted in one sequence from 0, and the reply with
+    ///   the `Result` says how many there were, so that a lost one is noticed;
     /// - a `Credit` of 0 asks whether the node still knows the call (callers ask after a lost
     ///   connection): answer it with a `Credit` of 0 if so, else with the error OUTCOME_UNKNOWN.
     ///   Without an answer the caller takes the outcome for unknown after a second;
@@ -134,9 +135,6 @@ impl NodeInbox {
                 body: Some(node_request::Body::Cancel(_)),
             }) if self.given_up(call_id, &reply) => {}
             Ok(request) if request.body.is_some() => {
-                if matches!(request.body, Some(node_request::Body::Cancel(_))) {
-                    self.shared.answers().forget(&reply, request.call_id);
-                }
                 add(&self.shared.stats.requests, 1);
                 self.ahead.push_back((request, reply));
             }

@@ -9,7 +9,6 @@ use mesh_core::id::MeshName;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::answers::Answers;
 use crate::connect::LinkEvents;
 use crate::outbox::{Frame, Outbox, Refused};
 use crate::slots::{Effects, Slots};
@@ -24,7 +23,6 @@ pub(crate) struct Shared {
     /// The driver's timer is to be set again.
     pub timer: Notify,
     slots: Mutex<Slots>,
-    answers: Mutex<Answers>,
     up: AtomicBool,
     up_sender: watch::Sender<bool>,
     started: Instant,
@@ -49,7 +47,6 @@ impl Shared {
             events,
             timer: Notify::new(),
             slots: Mutex::new(slots),
-            answers: Mutex::default(),
             up: AtomicBool::new(false),
             up_sender: watch::Sender::new(false),
             started: Instant::now(),
@@ -58,11 +55,6 @@ impl Shared {
 
     pub fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Chunks that were sent of the answers of this node.
-    pub fn answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A time as the slots count it.

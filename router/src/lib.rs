@@ -4,9 +4,12 @@
 //! its own node, without leaving it), and tries another instance when a call was provably not
 //! processed. It knows nothing of HTTP, MCP or plugins' processes.
 
+mod affinity;
+mod attempt;
 mod call;
 mod config;
 mod driver;
+mod flight;
 mod local;
 mod request;
 mod router;
@@ -22,3 +25,7 @@ pub use request::CallRequest;
 pub use router::{NodeLoad, Router};
 pub use stats::PluginStats;
 pub use store::{TableStore, TableStoreDriver, TableStoreError};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;

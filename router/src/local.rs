@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use mesh_bus::CallEvent;
-use mesh_core::error::MeshError;
+use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::InstanceId;
 use mesh_proto::common;
 use tokio::sync::mpsc;
@@ -40,6 +40,27 @@ impl LocalCall {
         Self {
             events,
             cancel: Some(Box::new(cancel)),
+        }
+    }
+
+    /// The next event. Safe to cancel.
+    pub(crate) async fn next(&mut self) -> CallEvent {
+        let event = self.events.recv().await.unwrap_or_else(|| {
+            // The host went away without an end: it may have handed the call to the plugin.
+            let message = "the node ended while it worked on the call";
+            CallEvent::End(Err(MeshError::new(ErrorCode::OutcomeUnknown, message)))
+        });
+        if matches!(event, CallEvent::End(_)) {
+            self.cancel = None;
+        }
+        event
+    }
+}
+
+impl Drop for LocalCall {
+    fn drop(&mut self) {
+        if let Some(cancel) = self.cancel.take() {
+            cancel();
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The handle that callers hold.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mesh_bus::Bus;
 use mesh_core::id::PluginName;
@@ -13,9 +16,13 @@ use tokio::time::Instant;
 use crate::call::CallStream;
 use crate::config::RouterConfig;
 use crate::driver::RouterDriver;
+use crate::flight::Flights;
 use crate::local::LocalHost;
 use crate::request::CallRequest;
-use crate::stats::PluginStats;
+use crate::stats::{PluginStats, Stats};
+
+/// How long a node's last beacon is worth something.
+pub(crate) const BEACON_LIFE: Duration = Duration::from_secs(60);
 
 /// The last beacon of one node.
 #[derive(Debug, Clone)]
@@ -28,7 +35,39 @@ pub struct NodeLoad {
 
 /// Routes calls to instances. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Router {}
+pub struct Router {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub config: RouterConfig,
+    pub bus: Bus,
+    pub table: watch::Receiver<Arc<Table>>,
+    pub local: Option<Arc<dyn LocalHost>>,
+    pub flights: Flights,
+    pub stats: Stats,
+    loads: Mutex<HashMap<String, NodeLoad>>,
+    turn: AtomicU64,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Counts up, so that equally busy instances take turns.
+    pub fn turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn loads(&self) -> MutexGuard<'_, HashMap<String, NodeLoad>> {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Router {
     /// A router over a table. `local` serves instances of the node of the router's name.
@@ -39,32 +78,46 @@ impl Router {
         table: watch::Receiver<Arc<Table>>,
         local: Option<Arc<dyn LocalHost>>,
     ) -> (Self, RouterDriver) {
-        let _ = (config, bus, table, local);
-        unimplemented!()
+        let inner = Arc::new(Inner {
+            config,
+            bus,
+            table,
+            local,
+            flights: Flights::default(),
+            stats: Stats::default(),
+            loads: Mutex::default(),
+            // Routers that start together do not begin with the same instance.
+            turn: AtomicU64::new(fastrand::u64(..)),
+        });
+        let driver = RouterDriver::new(inner.clone());
+        (Self { inner }, driver)
     }
 
     /// Begins a call; it is sent at once.
     #[must_use]
     pub fn call(&self, request: CallRequest) -> CallStream {
-        let _ = request;
-        unimplemented!()
+        CallStream::begin(self.inner.clone(), request)
     }
 
     /// The table as it is now.
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
-        unimplemented!()
+        self.inner.table.borrow().clone()
     }
 
     /// What this router's calls came to, per plugin.
     #[must_use]
     pub fn stats(&self) -> BTreeMap<PluginName, PluginStats> {
-        unimplemented!()
+        self.inner.stats.all()
     }
 
     /// The last beacon of every node that was heard within the last minute.
     #[must_use]
     pub fn loads(&self) -> Vec<NodeLoad> {
-        unimplemented!()
+        let loads = self.inner.loads();
+        let fresh = loads
+            .values()
+            .filter(|load| load.heard.elapsed() < BEACON_LIFE);
+        fresh.cloned().collect()
     }
 }

@@ -1,14 +1,62 @@
 //! What a router knows of its own calls, per plugin.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use mesh_core::id::PluginName;
 
 /// What this router's calls to one plugin came to, since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PluginStats {
-    /// Calls that ended.
+    /// Calls that ended; one that was sent again counts once, for the plugin that it ended at.
     pub calls: u64,
     /// Calls that ended with an error.
     pub errors: u64,
     /// Mean time from begin to end of all calls.
     pub mean_latency: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Sum {
+    calls: u64,
+    errors: u64,
+    time: Duration,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Stats(Mutex<HashMap<PluginName, Sum>>);
+
+impl Stats {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PluginName, Sum>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call that ended.
+    pub fn ended(&self, plugin: &PluginName, ok: bool, took: Duration) {
+        let mut all = self.lock();
+        if !all.contains_key(plugin) {
+            all.insert(plugin.clone(), Sum::default());
+        }
+        if let Some(sum) = all.get_mut(plugin) {
+            sum.calls += 1;
+            sum.errors += u64::from(!ok);
+            sum.time += took;
+        }
+    }
+
+    pub fn all(&self) -> BTreeMap<PluginName, PluginStats> {
+        self.lock()
+            .iter()
+            .map(|(plugin, sum)| {
+                let calls = u32::try_from(sum.calls).unwrap_or(u32::MAX).max(1);
+                let stats = PluginStats {
+                    calls: sum.calls,
+                    errors: sum.errors,
+                    mean_latency: sum.time / calls,
+                };
+                (plugin.clone(), stats)
+            })
+            .collect()
+    }
 }

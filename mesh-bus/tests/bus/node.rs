@@ -193,7 +193,12 @@ fn advance(bus: &Bus, to: &ReplyTo, id: u64, running: &mut Running) -> bool {
     }
     let done = running.rest.len() <= keep && (!count || running.rest.is_empty());
     if done {
-        reply(bus, to, id, result(running.rest.clone()));
+        let reply = NodeReply {
+            call_id: id,
+            body: Some(result(running.rest.clone())),
+            chunks_before: running.sent,
+        };
+        bus.reply(to, reply).unwrap();
     }
     done
 }

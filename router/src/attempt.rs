@@ -1,0 +1,177 @@
+//! One attempt of a call: one instance, over the bus or on this node.
+
+use mesh_bus::{CallEvent, PendingCall};
+use mesh_core::call::TraceContext;
+use mesh_core::error::MeshError;
+use mesh_core::select::{Selected, Target, select};
+use mesh_proto::common;
+use tokio::time::Instant;
+use tracing::Span;
+
+use crate::affinity;
+use crate::flight::Flight;
+use crate::local::LocalCall;
+use crate::request::CallRequest;
+use crate::router::Inner;
+
+#[derive(Debug)]
+enum Way {
+    Bus(PendingCall),
+    Local(LocalCall),
+}
+
+/// One attempt of a call.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    way: Way,
+    _flight: Flight,
+    span: Option<Span>,
+}
+
+impl Attempt {
+    /// The next event of the attempt. Safe to cancel.
+    pub async fn next(&mut self) -> CallEvent {
+        let event = match &mut self.way {
+            Way::Bus(call) => call.next().await,
+            Way::Local(call) => call.next().await,
+        };
+        if let (CallEvent::End(Err(error)), Some(span)) = (&event, &self.span) {
+            span.record("error.type", error.code.name());
+        }
+        event
+    }
+}
+
+impl Inner {
+    /// Chooses an instance.
+    pub fn choose(
+        &self,
+        request: &CallRequest,
+        avoid: &[mesh_core::id::InstanceId],
+    ) -> Result<Selected, MeshError> {
+        let target = Target {
+            plugin: request.plugin.as_ref(),
+            capability: &request.capability,
+            requirement: request.requirement.as_ref(),
+        };
+        let table = self.table.borrow();
+        let name = Some(&self.config.name);
+        self.flights.look(|busy| {
+            if request.affinity_key.is_empty() {
+                return select(&table, &target, avoid, name, busy, self.turn());
+            }
+            let key = affinity::hash(&request.affinity_key);
+            let rank = |instance| affinity::rank(&table, instance, key, busy);
+            select(&table, &target, avoid, name, &rank, key)
+        })
+    }
+
+    /// Hands the call to an instance.
+    pub fn attempt(
+        &self,
+        selected: &Selected,
+        request: &CallRequest,
+        deadline: Instant,
+    ) -> Result<Attempt, MeshError> {
+        let (span, trace) = self.span(selected, request);
+        let call = self.wire(request, trace);
+        let flight = self.flights.begin(selected.instance);
+        let payload = request.payload.clone();
+        let local = self
+            .local
+            .as_ref()
+            .filter(|_| selected.node == self.config.name);
+        let way = match local {
+            Some(host) => host
+                .begin(selected.instance, timed(call, deadline), payload, deadline)
+                .map(Way::Local),
+            None => {
+                let (node, generation) = (&selected.node, selected.generation);
+                self.bus
+                    .begin_call(node, generation, selected.instance, call, payload, deadline)
+                    .map(Way::Bus)
+            }
+        };
+        match way {
+            Ok(way) => Ok(Attempt {
+                way,
+                _flight: flight,
+                span,
+            }),
+            Err(error) => {
+                if let Some(span) = span {
+                    span.record("error.type", error.code.name());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The call as it travels.
+    fn wire(&self, request: &CallRequest, trace: Option<TraceContext>) -> common::Call {
+        let mut caller = request.caller.clone();
+        if caller.node.is_empty() {
+            self.config.name.as_str().clone_into(&mut caller.node);
+        }
+        let trace = trace.unwrap_or_else(|| request.trace.clone());
+        common::Call {
+            plugin: request
+                .plugin
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            capability: Some((&request.capability).into()),
+            content_type: request.content_type.clone(),
+            trace: (!trace.is_none()).then(|| trace.into()),
+            caller: Some(caller.into()),
+            requirement: request
+                .requirement
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            affinity_key: request.affinity_key.clone(),
+            metadata: request.metadata.clone(),
+            want_progress: request.want_progress,
+            ..common::Call::default()
+        }
+    }
+
+    /// The span of an attempt and the context to send along, when spans are exported. Names follow
+    /// the semantic conventions of OpenTelemetry for RPC and messaging.
+    fn span(
+        &self,
+        selected: &Selected,
+        request: &CallRequest,
+    ) -> (Option<Span>, Option<TraceContext>) {
+        let Some(link) = &self.config.tracing else {
+            return (None, None);
+        };
+        let span = tracing::info_span!(
+            target: "plugmesh::rpc",
+            "call",
+            otel.name = %request.capability,
+            otel.kind = "client",
+            rpc.system.name = "plugmesh",
+            rpc.method = %request.capability,
+            messaging.system = "nats",
+            server.address = %selected.node,
+            plugmesh.plugin = %selected.plugin,
+            plugmesh.version = %selected.version,
+            plugmesh.instance = %selected.instance,
+            error.type = tracing::field::Empty,
+        );
+        let context = link.link(&span, &request.trace);
+        (Some(span), Some(context))
+    }
+}
+
+/// Over the bus the time left is set when the call is sent; on the own node it is set here.
+fn timed(call: common::Call, deadline: Instant) -> common::Call {
+    let left = deadline
+        .saturating_duration_since(Instant::now())
+        .as_micros();
+    common::Call {
+        time_left_us: u64::try_from(left).unwrap_or(u64::MAX).max(1),
+        ..call
+    }
+}
