@@ -1,0 +1,403 @@
+//! The session with a coordinator.
+//!
+//! Three things go on at once: frames are read and worked on, changes and acknowledgements are sent,
+//! and heartbeats come from a task of their own that nothing holds up. Reading never waits for sending.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::error::{ErrorCode, MeshError};
+use mesh_core::id::{InstanceId, MeshName, PluginName};
+use mesh_core::revision::Revision;
+use mesh_core::table::{ApplyError, NodeRoute, TableUpdate};
+use mesh_proto::control::{
+    self, AgentFrame, AgentHello, CoordinatorFrame, Directive, DirectiveAction, Heartbeat,
+    InstanceRejected, TableAck, agent_frame, coordinator_frame,
+};
+use mesh_proto::status::from_status;
+use mesh_runtime::{ReadyLatch, Tasks};
+use router::TableStore;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{MissedTickBehavior, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+
+use super::dial::Dial;
+use super::report::{Told, frame};
+use super::states::States;
+use crate::data::Plane;
+use crate::drain::Drain;
+use crate::roster::Roster;
+use crate::supervisor::Supervisor;
+
+/// Time to connect, and time until a coordinator answers the hello.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// Time to take leave of a coordinator.
+const GOODBYE_TIME: Duration = Duration::from_secs(1);
+
+/// Frames that may wait to be sent.
+const OUTGOING: usize = 64;
+
+/// The most that one table update may have, in bytes.
+const MAX_UPDATE: usize = 256 * 1024 * 1024;
+
+/// How often a heartbeat is sent when the coordinator does not say.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// What the control side works with.
+#[derive(Debug, Clone)]
+pub(crate) struct Control {
+    /// The mesh.
+    pub(crate) mesh: MeshName,
+    /// This node.
+    pub(crate) node: NodeRoute,
+    /// Addresses.
+    pub(crate) coordinators: Arc<Vec<String>>,
+    /// What is known of all instances.
+    pub(crate) roster: Roster,
+    /// The table.
+    pub(crate) table: TableStore,
+    /// The data path.
+    pub(crate) plane: Plane,
+    /// The processes.
+    pub(crate) supervisor: Supervisor,
+    /// How instances are drained; the reason is replaced.
+    pub(crate) drain: Drain,
+    /// Owner of the tasks.
+    pub(crate) tasks: Tasks,
+    /// Ready once there is a table.
+    pub(crate) ready: Arc<ReadyLatch>,
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+enum Ended {
+    /// It never stood.
+    Failed(MeshError),
+    /// It stood.
+    Lost(MeshError),
+    /// The agent stops.
+    Stopping,
+}
+
+/// Keeps a session with one of the coordinators until `stop` is cancelled.
+pub(crate) async fn follow_coordinators(control: Control, stop: CancellationToken) {
+    let mut dial = Dial::new(control.coordinators.len());
+    let mut failed_before = false;
+    let mut whole_table = false;
+    loop {
+        let Some(address) = control.coordinators.get(dial.index()) else {
+            return;
+        };
+        let wait = match control.session(address, &mut whole_table, &stop).await {
+            Ended::Stopping => return,
+            Ended::Failed(error) => {
+                // Once is news; that it goes on is not.
+                if failed_before {
+                    tracing::debug!(coordinator = address, %error, "no session");
+                } else {
+                    tracing::warn!(
+                        coordinator = address,
+                        %error,
+                        "no session with the coordinator; plugins go on, it is tried again"
+                    );
+                }
+                failed_before = true;
+                dial.failed(fastrand::f64())
+            }
+            Ended::Lost(error) => {
+                tracing::warn!(
+                    coordinator = address,
+                    %error,
+                    "the session with the coordinator is lost; plugins go on with the last table"
+                );
+                failed_before = false;
+                dial.ended(fastrand::f64())
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+impl Control {
+    async fn session(
+        &self,
+        address: &str,
+        whole_table: &mut bool,
+        stop: &CancellationToken,
+    ) -> Ended {
+        let opened = tokio::select! {
+            () = stop.cancelled() => return Ended::Stopping,
+            opened = timeout(ANSWER_TIME * 2, self.open(address, *whole_table)) => opened,
+        };
+        let (outgoing, mut incoming, welcome) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => return Ended::Failed(error),
+            Err(_) => {
+                let text = format!("{address} did not answer in time");
+                return Ended::Failed(MeshError::new(ErrorCode::NoCoordinator, text));
+            }
+        };
+        *whole_table = false;
+        tracing::info!(
+            coordinator = welcome.coordinator,
+            address,
+            "joined the mesh"
+        );
+        let session = CancellationToken::new();
+        let ends_heartbeat = session.clone().drop_guard();
+        let interval = match welcome.heartbeat_interval_ms {
+            0 => HEARTBEAT,
+            millis => Duration::from_millis(u64::from(millis)),
+        };
+        self.tasks
+            .spawn("heartbeat", heartbeat(outgoing.clone(), interval, session));
+        let asked = Notify::new();
+        let (applied, acks) = watch::channel(None);
+        let stopping = tokio::select! {
+            ended = self.read(&mut incoming, &applied, &asked, whole_table) => {
+                return Ended::Lost(ended);
+            }
+            () = self.report(&outgoing, acks, &asked, stop) => Ended::Stopping,
+        };
+        // What was said last goes out, and the coordinator closes its side.
+        drop(ends_heartbeat);
+        drop(outgoing);
+        let closed = async { while let Ok(Some(_)) = incoming.message().await {} };
+        let _ = timeout(GOODBYE_TIME, closed).await;
+        stopping
+    }
+
+    /// Connects, says hello and waits for the welcome.
+    async fn open(
+        &self,
+        address: &str,
+        whole_table: bool,
+    ) -> Result<
+        (
+            mpsc::Sender<AgentFrame>,
+            Streaming<CoordinatorFrame>,
+            control::AgentWelcome,
+        ),
+        MeshError,
+    > {
+        let unreachable = |why: String| {
+            let text = format!("{address}: {why}; check agent.coordinators");
+            MeshError::new(ErrorCode::NoCoordinator, text)
+        };
+        let channel = connect(address).await.map_err(unreachable)?;
+        let mut client = control::agent_sessions_client::AgentSessionsClient::new(channel)
+            .max_decoding_message_size(MAX_UPDATE);
+        let (outgoing, frames) = mpsc::channel(OUTGOING);
+        let revision = self.table.table().revision();
+        let known = !whole_table && revision != Revision::default();
+        let hello = AgentHello {
+            mesh: self.mesh.to_string(),
+            node: Some(self.node.clone().into()),
+            table: known.then(|| revision.into()),
+        };
+        // The queue is empty, so this does not wait.
+        let _ = outgoing.send(frame(agent_frame::Body::Hello(hello))).await;
+        let opened = client.open(ReceiverStream::new(frames)).await;
+        let mut incoming = opened.map_err(|status| from_status(&status))?.into_inner();
+        match incoming.message().await {
+            Ok(Some(CoordinatorFrame {
+                body: Some(coordinator_frame::Body::Welcome(welcome)),
+            })) => Ok((outgoing, incoming, welcome)),
+            Ok(_) => Err(unreachable("it did not answer with a welcome".to_owned())),
+            Err(status) => Err(from_status(&status)),
+        }
+    }
+
+    /// Reads frames until the stream ends; gives why.
+    async fn read(
+        &self,
+        incoming: &mut Streaming<CoordinatorFrame>,
+        applied: &watch::Sender<Option<Revision>>,
+        asked: &Notify,
+        whole_table: &mut bool,
+    ) -> MeshError {
+        let mut states = States::default();
+        loop {
+            let body = match incoming.message().await {
+                Ok(Some(frame)) => frame.body,
+                Ok(None) => {
+                    let text = "the coordinator closed the session";
+                    return MeshError::new(ErrorCode::NoCoordinator, text);
+                }
+                Err(status) => return from_status(&status),
+            };
+            match body {
+                Some(coordinator_frame::Body::Table(update)) => {
+                    match self.apply(update, &mut states) {
+                        Ok(revision) => {
+                            applied.send_replace(Some(revision));
+                        }
+                        Err(error) => {
+                            *whole_table = true;
+                            return error;
+                        }
+                    }
+                }
+                Some(coordinator_frame::Body::Rejected(rejected)) => self.rejected(rejected),
+                Some(coordinator_frame::Body::Directive(directive)) => self.directive(&directive),
+                Some(coordinator_frame::Body::AnnounceRequest(_)) => asked.notify_one(),
+                Some(coordinator_frame::Body::Welcome(_)) => {}
+                None => tracing::debug!("the coordinator sent a frame that is not known here"),
+            }
+        }
+    }
+
+    /// Applies an update; gives the revision to acknowledge.
+    fn apply(
+        &self,
+        update: control::TableUpdate,
+        states: &mut States,
+    ) -> Result<Revision, MeshError> {
+        let update = TableUpdate::try_from(update).map_err(|error| {
+            let text = format!("a table update of the coordinator can't be used: {error}");
+            MeshError::new(ErrorCode::Internal, text)
+        })?;
+        let revision = match self.table.apply(&update) {
+            Ok(revision) => revision,
+            // It crossed a newer one, or comes from a coordinator that lags behind.
+            Err(ApplyError::Older { have, .. }) => have,
+            Err(error) => {
+                let text = format!("{error}; the whole table is asked for");
+                return Err(MeshError::new(ErrorCode::ProtocolViolation, text));
+            }
+        };
+        self.ready.set_ready();
+        for (instance, state, reason) in states.changes(&self.table.table(), &self.node.node) {
+            self.plane.tell_state(instance, state, &reason);
+        }
+        Ok(revision)
+    }
+
+    fn rejected(&self, rejected: InstanceRejected) {
+        let Ok(instance) = rejected.instance.parse::<InstanceId>() else {
+            return;
+        };
+        let error = MeshError::from(rejected.error.unwrap_or_default());
+        tracing::warn!(%instance, %error, "the coordinator refused an instance");
+        self.supervisor.refused(instance, &error);
+        self.roster
+            .remove(instance, &format!("the coordinator refused it: {error}"));
+        let place = self.plane.place(instance).unwrap_or_default();
+        self.plane.end_stream(instance, Some(&error.at(place)));
+    }
+
+    fn directive(&self, directive: &Directive) {
+        let Ok(plugin) = directive.plugin.parse::<PluginName>() else {
+            tracing::warn!(plugin = directive.plugin, "a directive names no plugin");
+            return;
+        };
+        let reason = match directive.reason.as_str() {
+            "" => "an operator unloaded it".to_owned(),
+            reason => reason.to_owned(),
+        };
+        match directive.action() {
+            DirectiveAction::Unload => self.unload(&plugin, reason),
+            DirectiveAction::Start => {
+                let known = self.supervisor.allow(&plugin);
+                tracing::info!(%plugin, known, "the plugin may run again");
+            }
+            DirectiveAction::Unspecified => {}
+        }
+    }
+
+    /// Drains a plugin's instances: those with a process by its supervisor, the others here.
+    fn unload(&self, plugin: &PluginName, reason: String) {
+        tracing::info!(%plugin, reason, "unloading");
+        self.supervisor.unload(plugin, &reason);
+        let drain = Drain {
+            reason,
+            ..self.drain.clone()
+        };
+        for (instance, supervised) in self.plane.instances(Some(plugin)) {
+            if !supervised {
+                let drain = drain.clone();
+                self.tasks.spawn("unload", async move {
+                    drain.instance(instance, false).await;
+                });
+            }
+        }
+    }
+
+    /// Sends the announcement, then changes and acknowledgements.
+    async fn report(
+        &self,
+        outgoing: &mpsc::Sender<AgentFrame>,
+        mut acks: watch::Receiver<Option<Revision>>,
+        asked: &Notify,
+        stop: &CancellationToken,
+    ) {
+        let mut roster = self.roster.follow();
+        let mut told = Told::default();
+        let mut frames = vec![told.announce(&roster.borrow_and_update().clone())];
+        loop {
+            for frame in frames.drain(..) {
+                if outgoing.send(frame).await.is_err() {
+                    // The reading side learns why.
+                    std::future::pending::<()>().await;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = asked.notified() => {
+                    frames.push(told.announce(&roster.borrow_and_update().clone()));
+                }
+                Ok(()) = acks.changed() => {
+                    let revision = acks.borrow_and_update().map(Into::into);
+                    frames.push(frame(agent_frame::Body::TableAck(TableAck { revision })));
+                }
+                Ok(()) = roster.changed() => {
+                    frames = told.changes(&roster.borrow_and_update().clone());
+                }
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+async fn connect(address: &str) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| error.to_string())?;
+    endpoint
+        .connect_timeout(ANSWER_TIME)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .connect()
+        .await
+        .map_err(|error| {
+            let source = std::error::Error::source(&error);
+            source.map_or_else(|| error.to_string(), ToString::to_string)
+        })
+}
+
+/// Renews the lease until the session ends.
+async fn heartbeat(
+    outgoing: mpsc::Sender<AgentFrame>,
+    interval: Duration,
+    session: CancellationToken,
+) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = session.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let beat = frame(agent_frame::Body::Heartbeat(Heartbeat {}));
+        if outgoing.send(beat).await.is_err() {
+            return;
+        }
+    }
+}

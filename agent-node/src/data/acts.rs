@@ -1,0 +1,256 @@
+//! What a stream's task does for its session beyond the lock.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mesh_core::error::{ErrorCode, MeshError};
+use mesh_core::id::InstanceId;
+use mesh_core::manifest::Manifest;
+use mesh_core::state::Phase;
+use mesh_proto::common;
+use mesh_proto::control::node_reply;
+use mesh_proto::convert;
+use mesh_proto::plugin::{CapabilitiesApplied, Hello, HostFrame, host_frame};
+use mesh_proto::status::to_status;
+use tokio::time::Instant;
+
+use super::call::ReplyPath;
+use super::own_calls;
+use super::stream::{Flow, StreamTask};
+use crate::log_gate::Pass;
+use crate::plugin_log;
+use crate::session::refusal::error_frame;
+use crate::session::{HealthChange, Severity};
+
+impl StreamTask {
+    /// Ends the stream with an error, which is also why it ended.
+    pub(super) fn fail(&self, error: &MeshError) -> Flow {
+        self.out.finish(Err(to_status(error)));
+        Err(error.to_string())
+    }
+
+    pub(super) async fn on_hello(&mut self, hello: Box<Hello>) -> Flow {
+        let plane = &self.streams.plane;
+        let Err(error) = plane.welcome(self.key, hello, &self.streams.door).await else {
+            return Ok(());
+        };
+        tracing::warn!(peer = self.peer, %error, "a plugin was refused");
+        self.streams.plane.shared.metrics.frame_refused("handshake");
+        self.fail(&error)
+    }
+
+    pub(super) fn no_hello(&self) -> Flow {
+        let text = "no Hello came within 10 s of the opening of the stream";
+        let mut error = MeshError::new(ErrorCode::ProtocolViolation, text);
+        error.place.node = self.streams.plane.node().to_string();
+        tracing::warn!(peer = self.peer, "a stream was closed: {text}");
+        self.fail(&error)
+    }
+
+    /// What is known of the plugin: instance and manifest.
+    fn plugin(&self) -> Option<(InstanceId, Arc<Manifest>)> {
+        let mut state = self.streams.plane.lock();
+        let plugin = state.sessions.get(self.key)?.plugin.as_ref()?;
+        Some((plugin.instance, Arc::clone(&plugin.manifest)))
+    }
+
+    fn set_phase(&self, phase: Phase, reason: &str) {
+        let draining = {
+            let mut state = self.streams.plane.lock();
+            let session = state.sessions.get(self.key);
+            session.is_some_and(|session| session.draining.is_some())
+        };
+        // One that drains stays so until it is gone.
+        if (!draining || phase == Phase::Draining)
+            && let Some((instance, _)) = self.plugin()
+        {
+            self.streams.door.roster.set_phase(instance, phase, reason);
+        }
+    }
+
+    pub(super) fn on_ready(&self) {
+        self.set_phase(Phase::Ready, "");
+    }
+
+    pub(super) fn on_health(&self, change: HealthChange) {
+        match change {
+            HealthChange::Healthy => {
+                tracing::info!(instance = self.instance_text(), "a plugin is well again");
+                self.set_phase(Phase::Ready, "");
+            }
+            HealthChange::Unhealthy { reason } => {
+                tracing::warn!(
+                    instance = self.instance_text(),
+                    reason,
+                    "a plugin is unhealthy"
+                );
+                self.set_phase(Phase::Unhealthy, &reason);
+            }
+        }
+    }
+
+    fn instance_text(&self) -> String {
+        self.plugin()
+            .map_or_else(String::new, |(instance, _)| instance.to_string())
+    }
+
+    pub(super) fn on_log(&mut self, id: Option<u64>, log: common::Log) {
+        let mut state = self.streams.plane.lock();
+        let Some(session) = state.sessions.get(self.key) else {
+            return;
+        };
+        let place = session.machine.place().clone();
+        if let Some(call) = id.and_then(|id| session.machine.call(id)) {
+            self.streams.plane.pass_log(&call.reply, log.clone());
+        }
+        drop(state);
+        plugin_log::write(&mut self.gate, &place, &log);
+    }
+
+    /// The plugin takes more of a payload: from the bus its caller sends it, else it is here.
+    pub(super) fn on_upload_credit(&self, id: u64, chunks: u32) {
+        let plane = &self.streams.plane;
+        let mut state = plane.lock();
+        let Some(session) = state.sessions.get(self.key) else {
+            return;
+        };
+        match session.machine.call(id).map(|call| &call.reply) {
+            Some(ReplyPath::Bus(caller)) => {
+                let credit = common::Credit { chunks };
+                // 0 has a meaning of its own on the bus.
+                if chunks > 0 {
+                    plane.bus_reply(caller, node_reply::Body::Credit(credit));
+                }
+            }
+            Some(ReplyPath::Local(_)) => {
+                drop(state);
+                plane.pump_local(self.key, id, chunks);
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn on_own_call(&mut self, id: u64, call: common::Call, payload: Bytes) {
+        let plane = &self.streams.plane;
+        let place = {
+            let mut state = plane.lock();
+            let session = state.sessions.get(self.key);
+            session.map(|session| session.machine.place().clone())
+        };
+        let (Some(place), Some((_, manifest))) = (place, self.plugin()) else {
+            return;
+        };
+        match own_calls::request(call, payload, &manifest, &place) {
+            Ok(request) => self.own.begin(id, request),
+            Err(error) => {
+                self.out.push(error_frame(id, error.at(place).into()));
+                self.own_is_over(id);
+            }
+        }
+    }
+
+    /// A call of the plugin was answered, or cancelled (`None`).
+    pub(super) fn own_ended(&self, ended: Option<u64>) {
+        if let Some(id) = ended {
+            self.own_is_over(id);
+        }
+    }
+
+    fn own_is_over(&self, id: u64) {
+        if let Some(session) = self.streams.plane.lock().sessions.get(self.key) {
+            session.machine.own_ended(id);
+        }
+    }
+
+    pub(super) fn on_capabilities(&self, id: u64, entries: Vec<common::CapabilityEntry>) {
+        let Some((instance, manifest)) = self.plugin() else {
+            return;
+        };
+        let entries = match convert::capability_entries(entries) {
+            Ok(entries) => entries,
+            Err(mistakes) => {
+                let error = MeshError::new(ErrorCode::InvalidManifest, mistakes.to_string());
+                self.out.push(error_frame(id, error.into()));
+                return;
+            }
+        };
+        let mut changed = Manifest::clone(&manifest);
+        changed.capabilities = entries;
+        let changed = Arc::new(changed);
+        {
+            let mut state = self.streams.plane.lock();
+            let session = state.sessions.get(self.key);
+            if let Some(plugin) = session.and_then(|session| session.plugin.as_mut()) {
+                plugin.manifest = Arc::clone(&changed);
+            }
+        }
+        self.streams.door.roster.set_manifest(instance, changed);
+        let body = Some(host_frame::Body::CapabilitiesApplied(
+            CapabilitiesApplied {},
+        ));
+        self.out.push(HostFrame { id, body });
+    }
+
+    /// The plugin wants to leave: no new calls from now on, and it says when it is done.
+    pub(super) fn on_drain_request(&self, reason: &str) {
+        let Some((instance, _)) = self.plugin() else {
+            return;
+        };
+        let reason = match reason {
+            "" => "the plugin asked to leave".to_owned(),
+            reason => format!("the plugin asked to leave: {reason}"),
+        };
+        let plane = &self.streams.plane;
+        plane.drain_instance(instance, &reason);
+        self.set_phase(Phase::Draining, &reason);
+        plane.send_drain(instance, self.streams.grace, &reason, false);
+    }
+
+    pub(super) fn on_drained(&self) {
+        let mut state = self.streams.plane.lock();
+        let Some(session) = state.sessions.get(self.key) else {
+            return;
+        };
+        session.drained = true;
+        session.calmer.notify_waiters();
+        if session.draining.is_some() {
+            // It has answered all, and takes nothing new: this is the end.
+            session.out.finish(Ok(()));
+            session.stop.cancel();
+        }
+    }
+
+    pub(super) fn on_refused(&mut self, reason: &'static str, text: &str, severity: Severity) {
+        self.streams.plane.shared.metrics.frame_refused(reason);
+        let Pass::Write { dropped } = self.gate.pass(Instant::now()) else {
+            return;
+        };
+        let (instance, peer) = (self.instance_text(), self.peer.as_str());
+        if dropped > 0 {
+            tracing::warn!(
+                instance,
+                peer,
+                dropped,
+                "lines of this plugin were left out"
+            );
+        }
+        match severity {
+            Severity::Fault => {
+                tracing::warn!(instance, peer, reason, "a frame was refused: {text}");
+            }
+            Severity::Unsupported => {
+                tracing::debug!(instance, peer, reason, "a frame was refused: {text}");
+            }
+        }
+    }
+
+    /// Why the stream was told to end.
+    pub(super) fn why_stopped(&self) -> String {
+        let mut state = self.streams.plane.lock();
+        let session = state.sessions.get(self.key);
+        match session.and_then(|session| session.draining.clone()) {
+            Some(reason) => reason,
+            None => "its connection is gone".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! How calls begin, go on and are given up, from whichever side they come.
+
+use mesh_core::error::{ErrorCode, MeshError};
+use mesh_core::id::InstanceId;
+use mesh_proto::common;
+use mesh_proto::control::node_reply;
+use mesh_proto::plugin::{HostFrame, host_frame};
+use tokio::time::Instant;
+
+use super::call::{CallerKey, InFlight, ReplyPath};
+use super::plane::Plane;
+use super::state::SessionKey;
+use crate::session::refusal::wire_error;
+
+/// A call that was not taken.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) reply: ReplyPath,
+    pub(super) error: MeshError,
+}
+
+impl Plane {
+    /// Takes a call, or says why not.
+    pub(super) fn begin_call(
+        &self,
+        instance: InstanceId,
+        mut call: common::Call,
+        reply: ReplyPath,
+        deadline: Instant,
+    ) -> Result<(SessionKey, u64), Box<Refused>> {
+        let config = &self.shared.config;
+        let mut state = self.lock();
+        let admitted = state.admit(instance, config.node.as_str(), config.max_in_flight);
+        let key = match admitted {
+            Ok(key) => key,
+            Err(error) => {
+                drop(state);
+                if error.code == ErrorCode::Overloaded {
+                    self.shared.metrics.shed();
+                }
+                return Err(Box::new(Refused { reply, error }));
+            }
+        };
+        let state = &mut *state;
+        let Some(session) = state.sessions.get(key) else {
+            let error = MeshError::new(ErrorCode::InstanceGone, "the instance is gone");
+            return Err(Box::new(Refused { reply, error }));
+        };
+        let over_bus = matches!(reply, ReplyPath::Bus(_));
+        let span = config
+            .exporting
+            .then(|| crate::spans::begin(&mut call, session.machine.place(), over_bus));
+        let caller = match &reply {
+            ReplyPath::Bus(key) => Some(key.clone()),
+            ReplyPath::Local(_) => None,
+        };
+        let in_flight = InFlight {
+            reply,
+            deadline,
+            started: Instant::now(),
+            span,
+        };
+        let id = session.machine.begin(in_flight, call.more && over_bus);
+        session.load.begun();
+        if let Some(plugin) = &session.plugin {
+            plugin.meters.begun();
+        }
+        let body = Some(host_frame::Body::Invoke(call));
+        session.out.push_call(HostFrame { id, body }, deadline);
+        if let Some(caller) = caller {
+            state.calls.callers.insert(caller, (key, id));
+        }
+        if state.calls.begun(deadline) {
+            self.shared.earlier_deadline.notify_one();
+        }
+        Ok((key, id))
+    }
+
+    /// A caller sends more of its payload.
+    pub(super) fn upload(&self, caller: &CallerKey, chunk: common::Chunk) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        // A call that was refused or has ended: the caller hears that, or has heard it.
+        let Some((key, id)) = state.calls.callers.get(caller).copied() else {
+            return;
+        };
+        let Some(session) = state.sessions.get(key) else {
+            return;
+        };
+        let mut fault = session
+            .machine
+            .upload(id, &chunk)
+            .map(|text| (ErrorCode::ProtocolViolation, text));
+        if fault.is_none() {
+            let body = Some(host_frame::Body::Chunk(chunk));
+            if !session.out.push_part(HostFrame { id, body }) {
+                fault = Some((ErrorCode::Overloaded, QUEUE_FULL.to_owned()));
+            }
+        }
+        if let Some((code, text)) = fault
+            && let Some(call) = session.machine.give_up(id)
+        {
+            session.out.push(cancel_frame(id, &text));
+            let end = Err(wire_error(code, text, session.machine.place()));
+            self.ended(&mut state.calls, session, call, end);
+        }
+    }
+
+    /// A caller takes more chunks of an answer; 0 asks whether the call still runs.
+    pub(super) fn credit(&self, caller: &CallerKey, chunks: u32) {
+        let mut state = self.lock();
+        let found = state.calls.callers.get(caller).copied();
+        let granted = found.and_then(|(key, id)| {
+            let session = state.sessions.get(key)?;
+            if !session.machine.grant(id, chunks) {
+                return None;
+            }
+            if chunks > 0 {
+                session.out.push(credit_frame(id, chunks));
+            }
+            Some(())
+        });
+        drop(state);
+        if chunks > 0 {
+            return;
+        }
+        let body = match granted {
+            Some(()) => node_reply::Body::Credit(common::Credit { chunks: 0 }),
+            None => {
+                let text = "the node does not know the call: it ended while the connection was lost, \
+                            or the node was started anew";
+                let mut error = MeshError::new(ErrorCode::OutcomeUnknown, text);
+                error.place.node = self.node().to_string();
+                node_reply::Body::Error(error.into())
+            }
+        };
+        self.bus_reply(caller, body);
+    }
+
+    /// A caller on the bus no longer wants the answer.
+    pub(super) fn cancel_caller(&self, caller: &CallerKey, reason: &str) {
+        let found = self.lock().calls.callers.get(caller).copied();
+        if let Some((key, id)) = found {
+            self.cancel(key, id, reason);
+        }
+    }
+
+    /// The caller no longer wants the answer.
+    pub(super) fn cancel(&self, key: SessionKey, id: u64, reason: &str) {
+        self.give_up(key, id, ErrorCode::Cancelled, reason);
+    }
+
+    /// Ends a running call from the host's side, and tells both sides.
+    pub(super) fn give_up(&self, key: SessionKey, id: u64, code: ErrorCode, reason: &str) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(session) = state.sessions.get(key) else {
+            return;
+        };
+        if let Some(call) = session.machine.give_up(id) {
+            session.out.push(cancel_frame(id, reason));
+            let end = Err(wire_error(code, reason, session.machine.place()));
+            self.ended(&mut state.calls, session, call, end);
+        }
+    }
+
+    /// Sends more of a local call's payload.
+    pub(super) fn pump_local(&self, key: SessionKey, id: u64, granted: u32) {
+        let mut state = self.lock();
+        let Some(session) = state.sessions.get(key) else {
+            return;
+        };
+        let out = session.out.clone();
+        let Some(call) = session.machine.call(id) else {
+            return;
+        };
+        let ReplyPath::Local(local) = &mut call.reply else {
+            return;
+        };
+        let fits = local.pump(id, granted, &out);
+        drop(state);
+        if !fits {
+            self.give_up(key, id, ErrorCode::Overloaded, QUEUE_FULL);
+        }
+    }
+
+    /// The receiver of a local answer has room again: lets the plugin send more.
+    pub(super) fn grant_local(&self, key: SessionKey, id: u64, chunks: u32) {
+        let mut state = self.lock();
+        if let Some(session) = state.sessions.get(key)
+            && session.machine.grant(id, chunks)
+        {
+            session.out.push(credit_frame(id, chunks));
+        }
+    }
+}
+
+const QUEUE_FULL: &str = "the plugin does not read its stream fast enough for the payload";
+
+pub(super) fn credit_frame(id: u64, chunks: u32) -> HostFrame {
+    let body = Some(host_frame::Body::Credit(common::Credit { chunks }));
+    HostFrame { id, body }
+}
+
+pub(super) fn cancel_frame(id: u64, reason: &str) -> HostFrame {
+    let reason = reason.to_owned();
+    let body = Some(host_frame::Body::Cancel(common::Cancel { reason }));
+    HostFrame { id, body }
+}

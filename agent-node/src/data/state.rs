@@ -1,0 +1,220 @@
+//! What all tasks of the data path share, behind one lock: sessions and who waits for their calls.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+use mesh_core::id::InstanceId;
+use mesh_core::manifest::Manifest;
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::{Situation, Usage, admit};
+use super::call::{CallerKey, InFlight};
+use super::load::Load;
+use super::out::OutQueue;
+use crate::metrics::PluginMeters;
+use crate::session::ids::IdHasher;
+use crate::session::{Machine, Stage};
+use mesh_core::error::{ErrorCode, MeshError, Place};
+
+/// Names one session for as long as the agent runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SessionKey {
+    index: usize,
+    serial: u64,
+}
+
+/// One plugin's stream.
+#[derive(Debug)]
+pub(super) struct Session {
+    serial: u64,
+    pub(super) machine: Machine<InFlight>,
+    pub(super) out: OutQueue,
+    /// Ends the task that reads the stream.
+    pub(super) stop: CancellationToken,
+    /// Set once the handshake is accepted.
+    pub(super) plugin: Option<Attached>,
+    /// Why it takes no new calls.
+    pub(super) draining: Option<String>,
+    /// Drained has come.
+    pub(super) drained: bool,
+    /// Told whenever a call ends or Drained comes, while it drains.
+    pub(super) calmer: Arc<Notify>,
+    pub(super) load: Load,
+}
+
+/// What is known of a plugin after the handshake.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) instance: InstanceId,
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) concurrency: u32,
+    /// The token of a process that this agent started.
+    pub(super) launch_token: Option<String>,
+    pub(super) meters: PluginMeters,
+}
+
+/// What is behind the lock.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) sessions: Sessions,
+    pub(super) calls: Calls,
+    /// The agent stops.
+    pub(super) draining: bool,
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    slots: Slab<Session>,
+    by_instance: HashMap<InstanceId, SessionKey, BuildHasherDefault<IdHasher>>,
+    serials: u64,
+}
+
+/// What is known of all running calls together.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    pub(super) callers: HashMap<CallerKey, (SessionKey, u64)>,
+    pub(super) in_flight: usize,
+    /// No running call's deadline is before this.
+    pub(super) next_deadline: Option<Instant>,
+}
+
+impl Calls {
+    /// A call began. True: its deadline is before all others.
+    pub(super) fn begun(&mut self, deadline: Instant) -> bool {
+        self.in_flight += 1;
+        let first = self.next_deadline.is_none_or(|next| deadline < next);
+        if first {
+            self.next_deadline = Some(deadline);
+        }
+        first
+    }
+}
+
+impl Sessions {
+    pub(super) fn open(
+        &mut self,
+        node: &str,
+        out: OutQueue,
+        stop: CancellationToken,
+    ) -> SessionKey {
+        self.serials += 1;
+        let serial = self.serials;
+        let index = self.slots.insert(Session {
+            serial,
+            machine: Machine::new(node),
+            out,
+            stop,
+            plugin: None,
+            draining: None,
+            drained: false,
+            calmer: Arc::new(Notify::new()),
+            load: Load::default(),
+        });
+        SessionKey { index, serial }
+    }
+
+    pub(super) fn get(&mut self, key: SessionKey) -> Option<&mut Session> {
+        let session = self.slots.get_mut(key.index)?;
+        (session.serial == key.serial).then_some(session)
+    }
+
+    pub(super) fn of_instance(&mut self, instance: InstanceId) -> Option<&mut Session> {
+        let key = self.key_of(instance)?;
+        self.get(key)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Session> {
+        self.slots.iter().map(|(_, session)| session)
+    }
+
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = (SessionKey, &mut Session)> {
+        self.slots.iter_mut().map(|(index, session)| {
+            let serial = session.serial;
+            (SessionKey { index, serial }, session)
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn key_of(&self, instance: InstanceId) -> Option<SessionKey> {
+        self.by_instance.get(&instance).copied()
+    }
+
+    /// The handshake was accepted. False: the stream has ended meanwhile.
+    pub(super) fn attach(&mut self, key: SessionKey, plugin: Attached, place: Place) -> bool {
+        let instance = plugin.instance;
+        let Some(session) = self.get(key) else {
+            return false;
+        };
+        session.machine.accept(place);
+        session.plugin = Some(plugin);
+        self.by_instance.insert(instance, key);
+        true
+    }
+
+    /// The stream has ended.
+    pub(super) fn close(&mut self, key: SessionKey) -> Option<Session> {
+        self.get(key)?;
+        let session = self.slots.try_remove(key.index)?;
+        if let Some(plugin) = &session.plugin
+            && self.by_instance.get(&plugin.instance) == Some(&key)
+        {
+            self.by_instance.remove(&plugin.instance);
+        }
+        Some(session)
+    }
+}
+
+impl State {
+    /// Decides whether a call to an instance is taken.
+    pub(super) fn admit(
+        &mut self,
+        instance: InstanceId,
+        node: &str,
+        max_in_flight: usize,
+    ) -> Result<SessionKey, MeshError> {
+        let (used, agent_draining) = (self.calls.in_flight, self.draining);
+        let key = self.sessions.key_of(instance);
+        let Some((key, session)) = key.and_then(|key| Some((key, self.sessions.get(key)?))) else {
+            let text = "the instance is not (or no longer) attached to this node";
+            return Err(MeshError::new(ErrorCode::InstanceGone, text).at(Place {
+                instance: instance.to_string(),
+                node: node.to_owned(),
+                ..Place::default()
+            }));
+        };
+        let concurrency = session.plugin.as_ref().map_or(0, |it| it.concurrency);
+        let situation = Situation {
+            agent_draining,
+            draining: session.draining.as_deref(),
+            ready: session.machine.stage() == Stage::Ready,
+            agent: Usage {
+                used,
+                limit: max_in_flight,
+            },
+            instance: Usage {
+                used: session.machine.in_flight(),
+                limit: concurrency as usize,
+            },
+            queue_has_room: session.out.has_room(),
+            mean_latency: session.load.mean_latency(),
+        };
+        let Err(error) = admit(&situation) else {
+            return Ok(key);
+        };
+        if error.code == ErrorCode::Overloaded {
+            session.load.shed();
+        }
+        if let Some(plugin) = &session.plugin {
+            plugin.meters.refused(error.code.name());
+        }
+        Err(error.at(session.machine.place().clone()))
+    }
+}

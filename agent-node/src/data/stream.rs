@@ -1,0 +1,331 @@
+//! The one task that reads a plugin's stream, from the first frame to the last.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use mesh_core::error::{ErrorCode, MeshError};
+use mesh_core::state::Phase;
+use mesh_proto::attach::{AttachFrames, Inbound, PeerInfo};
+use mesh_proto::plugin::PluginFrame;
+use mesh_proto::status::to_status;
+use mesh_runtime::Tasks;
+use router::Router;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::begin::credit_frame;
+use super::call::InFlight;
+use super::local;
+use super::out::{OutQueue, OutStream};
+use super::own_calls::OwnCalls;
+use super::plane::Plane;
+use super::reply::{Blocked, Passed};
+use super::state::{Session, SessionKey};
+use super::welcome::Door;
+use crate::log_gate::LogGate;
+use crate::session::{Action, Stage};
+
+/// A plugin is asked for its health when it was silent for so long.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time from the opening of a stream to its Hello.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+
+/// Frames that are worked on before other streams get their turn.
+const BATCH: usize = 64;
+
+/// The most open streams.
+const MAX_STREAMS: usize = 4_096;
+
+/// What every stream needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Streams {
+    /// The plane.
+    pub(crate) plane: Plane,
+    /// Where plugins' own calls go.
+    pub(crate) router: Router,
+    /// Who may attach.
+    pub(crate) door: Door,
+    /// Owner of the streams' tasks.
+    pub(crate) tasks: Tasks,
+    /// Time that a plugin gets to end its calls when it asks to leave.
+    pub(crate) grace: Duration,
+}
+
+/// Begins a session on a new stream.
+///
+/// # Errors
+/// When there are too many.
+pub(crate) fn open(
+    streams: &Streams,
+    peer: &PeerInfo,
+    frames: AttachFrames,
+) -> Result<OutStream, Status> {
+    let (open, draining) = streams.plane.streams();
+    if draining {
+        let text = "the agent is stopping; attach again when it is back";
+        return Err(to_status(&MeshError::new(ErrorCode::Draining, text)));
+    }
+    if open >= MAX_STREAMS {
+        let text = format!("this agent has {MAX_STREAMS} open streams, which is the most");
+        return Err(to_status(&MeshError::new(ErrorCode::Overloaded, text)));
+    }
+    let stop = CancellationToken::new();
+    let (key, out, out_stream) = streams.plane.open(&stop);
+    let mut task = StreamTask {
+        key,
+        streams: streams.clone(),
+        peer: peer.to_string(),
+        own: OwnCalls::new(streams.router.clone(), out.clone()),
+        out,
+        actions: Vec::new(),
+        later: Vec::new(),
+        rooms: FuturesUnordered::new(),
+        gate: LogGate::new(Instant::now()),
+        closing: Closing {
+            plane: streams.plane.clone(),
+            door: streams.door.clone(),
+            key,
+            reason: "the agent's task for it was stopped".to_owned(),
+        },
+    };
+    let agent_stop = streams.tasks.token();
+    streams.tasks.spawn("plugin stream", async move {
+        let reason = tokio::select! {
+            () = agent_stop.cancelled() => "the agent stopped".to_owned(),
+            reason = task.serve(frames, &stop) => match reason {
+                Ok(()) => "it was closed".to_owned(),
+                Err(reason) => reason,
+            },
+        };
+        task.closing.because(reason);
+    });
+    Ok(out_stream)
+}
+
+/// Ends the session whatever happens to the task, so that no call is left hanging.
+struct Closing {
+    plane: Plane,
+    door: Door,
+    key: SessionKey,
+    reason: String,
+}
+
+impl Closing {
+    fn because(&mut self, reason: String) {
+        self.reason = reason;
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let Some(session) = self.plane.close(self.key, &self.reason) else {
+            return;
+        };
+        let Some(plugin) = session.plugin else {
+            return;
+        };
+        let place = session.machine.place();
+        tracing::info!(
+            plugin = place.plugin,
+            instance = place.instance,
+            reason = self.reason,
+            "a plugin's stream has ended"
+        );
+        let roster = &self.door.roster;
+        if plugin.launch_token.is_some() && session.draining.is_none() {
+            // Its process may be gone, too: whoever watches that knows better and says so.
+            roster.set_phase(plugin.instance, Phase::Failed, &self.reason);
+        } else {
+            roster.remove(plugin.instance, &self.reason);
+        }
+    }
+}
+
+/// The task.
+pub(super) struct StreamTask {
+    pub(super) key: SessionKey,
+    pub(super) streams: Streams,
+    pub(super) peer: String,
+    pub(super) out: OutQueue,
+    pub(super) own: OwnCalls,
+    actions: Vec<Action<InFlight>>,
+    /// Actions that need more than the lock.
+    later: Vec<Later>,
+    /// Local callers whose room is awaited, with the ids of their calls.
+    rooms: FuturesUnordered<BoxFuture<'static, (u64, u32)>>,
+    pub(super) gate: LogGate,
+    closing: Closing,
+}
+
+/// What is done after the lock is free again.
+enum Later {
+    Unblock(Blocked),
+    Act(Action<InFlight>),
+}
+
+/// Whether the stream goes on; if not, why.
+pub(super) type Flow = Result<(), String>;
+
+impl StreamTask {
+    async fn serve(&mut self, mut frames: AttachFrames, stop: &CancellationToken) -> Flow {
+        let mut health = tokio::time::interval(HEALTH_INTERVAL);
+        health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        health.reset();
+        let hello_by = tokio::time::sleep(HELLO_TIME);
+        let mut hello_by = std::pin::pin!(hello_by);
+        let mut greeted = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Err(self.why_stopped()),
+                frame = frames.next() => {
+                    self.take(frame).await?;
+                    self.take_ready(&mut frames).await?;
+                    greeted = greeted || self.is_greeted();
+                }
+                ended = self.own.next(), if !self.own.is_empty() => self.own_ended(ended),
+                Some((id, chunks)) = self.rooms.next(), if !self.rooms.is_empty() => {
+                    self.streams.plane.grant_local(self.key, id, chunks);
+                }
+                _ = health.tick() => self.tick().await?,
+                () = &mut hello_by, if !greeted => return self.no_hello(),
+            }
+            // A plugin that does not read what it is owed is not listened to until it does.
+            tokio::select! {
+                () = stop.cancelled() => return Err(self.why_stopped()),
+                () = self.out.may_read() => {}
+            }
+        }
+    }
+
+    /// Works on frames that are there already, before going back to wait for anything.
+    async fn take_ready(&mut self, frames: &mut AttachFrames) -> Flow {
+        for _ in 1..BATCH {
+            let Some(frame) = frames.next().now_or_never() else {
+                return Ok(());
+            };
+            self.take(frame).await?;
+        }
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    async fn take(&mut self, frame: Option<Result<Inbound<PluginFrame>, Status>>) -> Flow {
+        match frame {
+            Some(Ok(inbound)) => self.on_frame(inbound).await,
+            Some(Err(status)) => Err(format!("its stream broke: {}", told(&status))),
+            None => Err("the plugin closed its stream".to_owned()),
+        }
+    }
+
+    async fn on_frame(&mut self, inbound: Inbound<PluginFrame>) -> Flow {
+        self.decide(|session, actions| session.machine.on_frame(inbound, actions));
+        self.act_later().await
+    }
+
+    async fn tick(&mut self) -> Flow {
+        self.decide(|session, actions| session.machine.tick(actions));
+        self.act_later().await
+    }
+
+    /// Lets the session decide, and does under the same lock what needs nothing else.
+    fn decide(&mut self, decide: impl FnOnce(&mut Session, &mut Vec<Action<InFlight>>)) {
+        let plane = &self.streams.plane;
+        let mut state = plane.lock();
+        let state = &mut *state;
+        let Some(session) = state.sessions.get(self.key) else {
+            return;
+        };
+        decide(session, &mut self.actions);
+        for action in self.actions.drain(..) {
+            match action {
+                Action::Send(frame) => self.out.push(frame),
+                Action::Ended { call, end } => {
+                    plane.ended(&mut state.calls, session, call, end);
+                }
+                Action::Chunk { id, chunk } => {
+                    let credit = session.machine.credit(id);
+                    let Some(call) = session.machine.call(id) else {
+                        continue;
+                    };
+                    match plane.pass_chunk(&mut call.reply, chunk, credit) {
+                        Passed::On { grant: 0 } => {}
+                        Passed::On { grant } => {
+                            session.machine.grant(id, grant);
+                            self.out.push(credit_frame(id, grant));
+                        }
+                        Passed::Blocked(blocked) => self.later.push(Later::Unblock(blocked)),
+                        Passed::Full(caller) => self
+                            .rooms
+                            .push(Box::pin(local::room(caller).map(move |n| (id, n)))),
+                    }
+                }
+                Action::Progress { id, progress } => {
+                    if let Some(call) = session.machine.call(id) {
+                        plane.pass_progress(&call.reply, progress);
+                    }
+                }
+                other => self.later.push(Later::Act(other)),
+            }
+        }
+    }
+
+    async fn act_later(&mut self) -> Flow {
+        if self.later.is_empty() {
+            return Ok(());
+        }
+        for later in std::mem::take(&mut self.later) {
+            match later {
+                Later::Unblock(blocked) => self.streams.plane.unblock(blocked).await,
+                Later::Act(action) => self.act(action).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn act(&mut self, action: Action<InFlight>) -> Flow {
+        match action {
+            Action::Hello(hello) => return self.on_hello(hello).await,
+            Action::Ready => self.on_ready(),
+            Action::Log { id, log } => self.on_log(id, log),
+            Action::UploadCredit { id, chunks } => self.on_upload_credit(id, chunks),
+            Action::OwnCall { id, call, payload } => self.on_own_call(id, *call, payload),
+            Action::OwnCancelled { id } => self.own.cancel(id),
+            Action::OwnCredit { id, chunks } => self.own.grant(id, chunks),
+            Action::Health(change) => self.on_health(change),
+            Action::Capabilities { id, entries } => self.on_capabilities(id, entries),
+            Action::DrainRequested { reason } => self.on_drain_request(&reason),
+            Action::Drained => self.on_drained(),
+            Action::Refused {
+                reason,
+                text,
+                severity,
+            } => self.on_refused(reason, &text, severity),
+            // Done under the lock.
+            Action::Send(_)
+            | Action::Ended { .. }
+            | Action::Chunk { .. }
+            | Action::Progress { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+impl StreamTask {
+    fn is_greeted(&self) -> bool {
+        let mut state = self.streams.plane.lock();
+        let session = state.sessions.get(self.key);
+        session.is_some_and(|session| session.machine.stage() != Stage::AwaitHello)
+    }
+}
+
+/// A status in one line, without what tonic adds for programs.
+fn told(status: &Status) -> String {
+    match status.message() {
+        "" => status.code().description().to_owned(),
+        message => message.to_owned(),
+    }
+}

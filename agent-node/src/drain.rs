@@ -1,0 +1,65 @@
+//! How an instance is taken out of service in order: tell the mesh, refuse what is new, let end what
+//! runs, let the plugin tidy up, close.
+
+use std::time::Duration;
+
+use mesh_core::id::InstanceId;
+use mesh_core::state::Phase;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::data::Plane;
+use crate::roster::Roster;
+
+/// Time that a plugin gets to say that it is drained after its last call, at least.
+const TIDY_UP: Duration = Duration::from_secs(2);
+
+/// Why and how instances are drained.
+#[derive(Debug, Clone)]
+pub(crate) struct Drain {
+    /// The data path.
+    pub(crate) plane: Plane,
+    /// Where the mesh is told.
+    pub(crate) roster: Roster,
+    /// Time that running calls get.
+    pub(crate) grace: Duration,
+    /// Why, for a person.
+    pub(crate) reason: String,
+}
+
+impl Drain {
+    /// Drains one instance and closes its stream. `reattach`: the plugin shall attach again.
+    pub(crate) async fn instance(&self, instance: InstanceId, reattach: bool) {
+        let deadline = Instant::now() + self.grace;
+        if !self.plane.drain_instance(instance, &self.reason) {
+            return;
+        }
+        self.roster
+            .set_phase(instance, Phase::Draining, &self.reason);
+        if timeout_at(deadline, self.plane.idle(instance))
+            .await
+            .is_err()
+        {
+            tracing::warn!(%instance, grace = ?self.grace, "calls still run at the end of the grace");
+        }
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(TIDY_UP);
+        self.plane
+            .send_drain(instance, left, &self.reason, reattach);
+        if timeout(left, self.plane.drained(instance)).await.is_err() {
+            tracing::warn!(%instance, "the plugin did not say that it is drained");
+        }
+        self.plane.end_stream(instance, None);
+        // Its task sees that, ends what still runs and forgets the instance.
+        let _ = timeout(TIDY_UP, self.plane.gone(instance)).await;
+    }
+
+    /// Drains all instances at once. Those that the agent did not start may attach again.
+    pub(crate) async fn all(&self) {
+        let instances = self.plane.instances(None);
+        let drains = instances
+            .into_iter()
+            .map(|(instance, supervised)| self.instance(instance, !supervised));
+        futures::future::join_all(drains).await;
+    }
+}

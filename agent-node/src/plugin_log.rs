@@ -1,0 +1,96 @@
+//! Lines that plugins write end up in the log of the mesh.
+
+use mesh_core::error::Place;
+use mesh_proto::common;
+use tokio::time::Instant;
+
+use crate::log_gate::{LogGate, Pass};
+
+/// Longest text of one line, in bytes; the rest is cut.
+const MAX_TEXT: usize = 8 * 1024;
+
+/// Writes a line that a plugin sent over its stream.
+pub(crate) fn write(gate: &mut LogGate, place: &Place, log: &common::Log) {
+    let Pass::Write { dropped } = gate.pass(Instant::now()) else {
+        return;
+    };
+    tell_dropped(dropped, &place.plugin, &place.instance);
+    let fields = String::from_utf8_lossy(&log.fields);
+    let trace = log.trace.as_ref().map(|trace| trace_id(&trace.traceparent));
+    let (message, logger) = (cut(&log.message), log.logger.as_str());
+    let (plugin, instance) = (place.plugin.as_str(), place.instance.as_str());
+    // Each level is a call site of its own, which the filter can switch off.
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "plugin",
+                plugin,
+                instance,
+                logger = (!logger.is_empty()).then_some(logger),
+                trace_id = trace.filter(|trace| !trace.is_empty()),
+                fields = (!fields.is_empty()).then(|| cut(&fields)),
+                "{message}"
+            )
+        };
+    }
+    match log.level() {
+        common::LogLevel::Debug => line!(debug),
+        common::LogLevel::Unspecified | common::LogLevel::Info | common::LogLevel::Notice => {
+            line!(info);
+        }
+        common::LogLevel::Warning => line!(warn),
+        common::LogLevel::Error | common::LogLevel::Critical => line!(error),
+    }
+}
+
+/// Writes a line that a plugin's process wrote to its standard output or error.
+pub(crate) fn write_output(gate: &mut LogGate, plugin: &str, stream: &str, line: &str) {
+    let Pass::Write { dropped } = gate.pass(Instant::now()) else {
+        return;
+    };
+    tell_dropped(dropped, plugin, "");
+    tracing::info!(target: "plugin", plugin, stream, "{}", cut(line));
+}
+
+fn tell_dropped(dropped: u64, plugin: &str, instance: &str) {
+    if dropped > 0 {
+        tracing::warn!(
+            plugin,
+            instance = (!instance.is_empty()).then_some(instance),
+            dropped,
+            "the plugin logs too much: lines were left out"
+        );
+    }
+}
+
+/// The trace id within a `traceparent` (W3C Trace Context: version-trace-parent-flags).
+fn trace_id(traceparent: &str) -> &str {
+    traceparent.split('-').nth(1).unwrap_or_default()
+}
+
+fn cut(text: &str) -> &str {
+    if text.len() <= MAX_TEXT {
+        return text;
+    }
+    let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character() {
+        let text = "é".repeat(MAX_TEXT);
+        assert_eq!(cut(&text).len(), MAX_TEXT);
+        assert_eq!(cut("short"), "short");
+    }
+
+    #[test]
+    fn the_trace_id_is_found_in_a_traceparent() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(trace_id(parent), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(trace_id("garbage"), "");
+    }
+}

@@ -1,0 +1,375 @@
+//! The state machine of one session.
+
+use mesh_core::error::{ErrorCode, Place};
+use mesh_proto::attach::Inbound;
+use mesh_proto::common;
+use mesh_proto::plugin::{Drain, HealthCheck, HostFrame, PluginFrame, host_frame, plugin_frame};
+
+use super::action::{Action, Severity};
+use super::health::HealthWatch;
+use super::ids::{GivenUp, IdMap};
+use super::limits::{INITIAL_CREDIT, MAX_FRAME_BYTES};
+use super::own::OwnCalls;
+use super::refusal::{body_name, error_frame, wire_error};
+
+/// How far the handshake has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Nothing was accepted yet.
+    AwaitHello,
+    /// Welcome was sent.
+    AwaitReady,
+    /// The plugin takes calls.
+    Ready,
+}
+
+/// A running call of the host to the plugin.
+#[derive(Debug)]
+pub(crate) struct HostCall<C> {
+    /// What the host keeps with it.
+    pub(crate) data: C,
+    /// The sequence that the next chunk of the caller must have; `None`: the payload is whole.
+    pub(super) upload_next: Option<u64>,
+    /// The sequence that the next chunk of the answer must have.
+    pub(super) answer_next: u64,
+    /// Chunks of the answer that the plugin may still send.
+    pub(super) credit: u64,
+    /// Bytes of the fragments so far.
+    pub(super) fragment_bytes: usize,
+}
+
+/// One plugin's session.
+#[derive(Debug)]
+pub(crate) struct Machine<C> {
+    pub(super) stage: Stage,
+    pub(super) place: Place,
+    pub(super) calls: IdMap<HostCall<C>>,
+    pub(super) given_up: GivenUp,
+    pub(super) own: OwnCalls,
+    pub(super) health: HealthWatch,
+    pub(super) last_id: u64,
+}
+
+impl<C> Machine<C> {
+    /// A session of which nothing is known but the node.
+    pub(crate) fn new(node: &str) -> Self {
+        Self {
+            stage: Stage::AwaitHello,
+            place: Place {
+                node: node.to_owned(),
+                ..Place::default()
+            },
+            calls: IdMap::default(),
+            given_up: GivenUp::default(),
+            own: OwnCalls::default(),
+            health: HealthWatch::default(),
+            last_id: 0,
+        }
+    }
+
+    /// How far the handshake has come.
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Which plugin, version, instance and node this is, as far as is known.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The handshake was accepted; Welcome is to be sent.
+    pub(crate) fn accept(&mut self, place: Place) {
+        self.place = place;
+        self.stage = Stage::AwaitReady;
+    }
+
+    /// Calls of the host that run.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Begins a call of the host and gives its id. `uploading`: more of its payload follows.
+    pub(crate) fn begin(&mut self, data: C, uploading: bool) -> u64 {
+        let id = self.next_id();
+        self.calls.insert(
+            id,
+            HostCall {
+                data,
+                upload_next: uploading.then_some(0),
+                answer_next: 0,
+                credit: u64::from(INITIAL_CREDIT),
+                fragment_bytes: 0,
+            },
+        );
+        id
+    }
+
+    /// What the host keeps with a running call.
+    pub(crate) fn call(&mut self, id: u64) -> Option<&mut C> {
+        self.calls.get_mut(&id).map(|call| &mut call.data)
+    }
+
+    /// All running calls with what the host keeps with them.
+    pub(crate) fn running(&self) -> impl Iterator<Item = (u64, &C)> {
+        self.calls.iter().map(|(id, call)| (*id, &call.data))
+    }
+
+    /// A caller sends more of its payload. `None`: pass it on; an error: the call must be given up.
+    pub(crate) fn upload(&mut self, id: u64, chunk: &common::Chunk) -> Option<String> {
+        let call = self.calls.get_mut(&id)?;
+        let Some(next) = call.upload_next else {
+            return Some("a chunk came after the last one of the payload".to_owned());
+        };
+        if chunk.sequence != next {
+            return Some(format!(
+                "chunk {next} of the payload is missing: chunk {} came in its place",
+                chunk.sequence
+            ));
+        }
+        call.upload_next = (!chunk.last).then_some(next + 1);
+        None
+    }
+
+    /// A caller takes more chunks of the answer. False: no such call runs.
+    pub(crate) fn grant(&mut self, id: u64, chunks: u32) -> bool {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return false;
+        };
+        call.credit = call.credit.saturating_add(u64::from(chunks));
+        true
+    }
+
+    /// Ends a call before the plugin answered; its late answer is then dropped without a word.
+    pub(crate) fn give_up(&mut self, id: u64) -> Option<C> {
+        let call = self.calls.remove(&id)?;
+        self.given_up.insert(id);
+        Some(call.data)
+    }
+
+    /// The stream has ended: all calls of the host that ran, with their ids.
+    pub(crate) fn end_all(&mut self) -> Vec<(u64, C)> {
+        self.calls
+            .drain()
+            .map(|(id, call)| (id, call.data))
+            .collect()
+    }
+
+    /// The answer to a call of the plugin was sent; its id is free again.
+    pub(crate) fn own_ended(&mut self, id: u64) {
+        self.own.ended(id);
+    }
+
+    /// Called once per health interval. False: the plugin is not yet ready to be asked.
+    pub(crate) fn tick(&mut self, out: &mut Vec<Action<C>>) {
+        if self.stage != Stage::Ready {
+            return;
+        }
+        let tick = self.health.tick(self.calls.len());
+        if tick.ask {
+            let id = self.next_id();
+            self.health.asked(id);
+            let body = Some(host_frame::Body::HealthCheck(HealthCheck {}));
+            out.push(Action::Send(HostFrame { id, body }));
+        }
+        out.extend(tick.change.map(Action::Health));
+    }
+
+    /// The frame that asks the plugin to drain.
+    pub(crate) fn drain_frame(grace_ms: u32, reason: &str, reattach: bool) -> HostFrame {
+        HostFrame {
+            id: 0,
+            body: Some(host_frame::Body::Drain(Drain {
+                grace_ms,
+                reason: reason.to_owned(),
+                reattach,
+            })),
+        }
+    }
+
+    /// Takes one frame of the plugin.
+    pub(crate) fn on_frame(&mut self, inbound: Inbound<PluginFrame>, out: &mut Vec<Action<C>>) {
+        if let Some(change) = self.health.heard() {
+            out.push(Action::Health(change));
+        }
+        match inbound {
+            Inbound::Frame(PluginFrame {
+                id,
+                body: Some(body),
+            }) => self.on_body(id, body, out),
+            Inbound::Frame(PluginFrame { id, body: None }) => {
+                let text = "this host does not know the frame: its body is empty or of a newer \
+                            version of the protocol";
+                self.unsupported(id, text.to_owned(), out);
+            }
+            Inbound::Malformed { id, reason } => {
+                let text = format!("the frame could not be decoded: {reason}");
+                self.broken(id, ErrorCode::MalformedFrame, "malformed", text, out);
+            }
+            Inbound::Oversize { id, bytes } => {
+                let text = format!(
+                    "the frame has {bytes} bytes, {MAX_FRAME_BYTES} are allowed; send larger payloads \
+                     in Chunk frames"
+                );
+                self.broken(id, ErrorCode::TooLarge, "oversize", text, out);
+            }
+        }
+    }
+
+    fn on_body(&mut self, id: u64, body: plugin_frame::Body, out: &mut Vec<Action<C>>) {
+        use plugin_frame::Body;
+        if self.stage == Stage::AwaitHello && !matches!(body, Body::Hello(_)) {
+            // An Error is never answered with an Error: two peers could go on for ever.
+            let answer = !matches!(body, Body::Error(_));
+            let text = format!("{} came before Hello: send Hello first", body_name(&body));
+            return self.violation(id, text, answer, out);
+        }
+        match body {
+            Body::Result(result) => self.on_result(id, result, out),
+            Body::Chunk(chunk) if id % 2 == 1 => self.on_own_chunk(id, chunk, out),
+            Body::Chunk(chunk) => self.on_answer_chunk(id, chunk, out),
+            Body::Error(error) => self.on_error(id, error, out),
+            Body::Progress(progress) => self.on_progress(id, progress, out),
+            Body::Log(log) => {
+                let id = self.calls.contains_key(&id).then_some(id);
+                out.push(Action::Log { id, log });
+            }
+            Body::Call(call) => self.on_own_call(id, call, out),
+            Body::Cancel(_) => self.on_own_cancel(id, out),
+            Body::Credit(credit) => self.on_credit(id, credit.chunks, out),
+            Body::Health(health) => self.on_health(id, &health, out),
+            Body::CapabilityChange(change) => out.push(Action::Capabilities {
+                id,
+                entries: change.capabilities,
+            }),
+            Body::DrainRequest(request) => out.push(Action::DrainRequested {
+                reason: request.reason,
+            }),
+            Body::Drained(_) => out.push(Action::Drained),
+            Body::Hello(hello) => self.on_hello(id, hello, out),
+            Body::Ready(_) => self.on_ready(id, out),
+            Body::ConfigApplied(_) => {
+                let text = format!("no configuration change of id {id} is on its way");
+                self.violation(id, text, true, out);
+            }
+            Body::Publish(_)
+            | Body::Ack(_)
+            | Body::Nak(_)
+            | Body::Message(_)
+            | Body::Storage(_) => {
+                let text = format!(
+                    "{} is not carried out by this version of the host (plugin protocol {})",
+                    body_name(&body),
+                    super::limits::MAX_PROTOCOL
+                );
+                self.unsupported(id, text, out);
+            }
+        }
+    }
+
+    fn on_hello(&mut self, id: u64, hello: mesh_proto::plugin::Hello, out: &mut Vec<Action<C>>) {
+        if self.stage != Stage::AwaitHello {
+            let text = "a second Hello: this session is open already".to_owned();
+            return self.violation(id, text, true, out);
+        }
+        if id != 0 {
+            let text = format!("Hello has id {id}: it belongs to the session, id 0");
+            return self.violation(id, text, true, out);
+        }
+        out.push(Action::Hello(Box::new(hello)));
+    }
+
+    fn on_ready(&mut self, id: u64, out: &mut Vec<Action<C>>) {
+        if self.stage == Stage::AwaitReady {
+            self.stage = Stage::Ready;
+            out.push(Action::Ready);
+        } else {
+            self.violation(id, "a second Ready".to_owned(), true, out);
+        }
+    }
+
+    fn on_health(
+        &mut self,
+        id: u64,
+        health: &mesh_proto::plugin::Health,
+        out: &mut Vec<Action<C>>,
+    ) {
+        if id != 0 && !self.health.answered(id) {
+            let text = format!("no health check of id {id} is on its way");
+            return self.violation(id, text, true, out);
+        }
+        out.extend(self.health.says(health).map(Action::Health));
+    }
+
+    /// A new even id.
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 2;
+        self.last_id
+    }
+
+    /// A frame that breaks the order of the protocol.
+    pub(super) fn violation(&self, id: u64, text: String, answer: bool, out: &mut Vec<Action<C>>) {
+        self.refuse(
+            id,
+            ErrorCode::ProtocolViolation,
+            "protocol_violation",
+            text,
+            Severity::Fault,
+            answer,
+            out,
+        );
+    }
+
+    fn unsupported(&self, id: u64, text: String, out: &mut Vec<Action<C>>) {
+        let (code, severity) = (ErrorCode::Unsupported, Severity::Unsupported);
+        self.refuse(id, code, "unsupported", text, severity, true, out);
+    }
+
+    /// A frame that could not be read. If it was to say something of a call, that call can't end
+    /// well any more, so it ends now.
+    fn broken(
+        &mut self,
+        id: u64,
+        code: ErrorCode,
+        reason: &'static str,
+        text: String,
+        out: &mut Vec<Action<C>>,
+    ) {
+        if let Some(call) = self.give_up(id) {
+            let why = format!("the plugin answered with a frame that can't be used: {text}");
+            out.push(Action::Ended {
+                call,
+                end: Err(wire_error(ErrorCode::PluginFailed, why, &self.place)),
+            });
+        }
+        self.refuse(id, code, reason, text, Severity::Fault, true, out);
+        if self.own.forget(id) {
+            // The Error above ends the plugin's call.
+            out.push(Action::OwnCancelled { id });
+        }
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one place that makes every refusal, called through short names"
+    )]
+    pub(super) fn refuse(
+        &self,
+        id: u64,
+        code: ErrorCode,
+        reason: &'static str,
+        text: String,
+        severity: Severity,
+        answer: bool,
+        out: &mut Vec<Action<C>>,
+    ) {
+        if answer {
+            let error = wire_error(code, text.clone(), &self.place);
+            out.push(Action::Send(error_frame(id, error)));
+        }
+        out.push(Action::Refused {
+            reason,
+            text,
+            severity,
+        });
+    }
+}

@@ -1,0 +1,298 @@
+//! The plugin's own calls: odd ids. Payloads that come in parts are put together here.
+
+use bytes::{Bytes, BytesMut};
+use mesh_core::error::ErrorCode;
+use mesh_proto::common;
+use mesh_proto::plugin::{HostFrame, host_frame};
+
+use super::action::Action;
+use super::ids::IdMap;
+use super::limits::{
+    INITIAL_CREDIT, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_OWN_CALLS, MAX_OWN_UPLOAD_BYTES,
+    MAX_PAYLOAD_BYTES,
+};
+use super::machine::Machine;
+
+/// One call of the plugin.
+#[derive(Debug)]
+enum OwnCall {
+    /// Its payload is on its way.
+    Uploading(Box<Upload>),
+    /// It is with the router.
+    Running,
+    /// It was answered with an error while its payload was still on its way.
+    Discarding,
+}
+
+#[derive(Debug)]
+struct Upload {
+    call: common::Call,
+    parts: Vec<Bytes>,
+    bytes: usize,
+    next: u64,
+    /// Chunks that were taken since the last Credit.
+    taken: u32,
+}
+
+/// All calls of the plugin.
+#[derive(Debug, Default)]
+pub(super) struct OwnCalls {
+    calls: IdMap<OwnCall>,
+    /// Bytes of all payloads that are being put together.
+    bytes: usize,
+    last_id: u64,
+}
+
+impl OwnCalls {
+    pub(super) fn is_running(&self, id: u64) -> bool {
+        matches!(self.calls.get(&id), Some(OwnCall::Running))
+    }
+
+    pub(super) fn was_begun(&self, id: u64) -> bool {
+        id <= self.last_id
+    }
+
+    pub(super) fn ended(&mut self, id: u64) {
+        if self.is_running(id) {
+            self.calls.remove(&id);
+        }
+    }
+
+    /// Forgets a call because it was answered with an error. True: the router must forget it, too.
+    pub(super) fn forget(&mut self, id: u64) -> bool {
+        match self.calls.remove(&id) {
+            Some(OwnCall::Running) => true,
+            Some(OwnCall::Uploading(upload)) => {
+                self.bytes -= upload.bytes;
+                self.calls.insert(id, OwnCall::Discarding);
+                false
+            }
+            Some(OwnCall::Discarding) => {
+                self.calls.insert(id, OwnCall::Discarding);
+                false
+            }
+            None => false,
+        }
+    }
+}
+
+/// What a chunk of an upload leads to.
+enum Step {
+    More { grant: u32 },
+    Whole(Box<Upload>),
+    Broken(ErrorCode, String),
+}
+
+impl Upload {
+    fn take(&mut self, chunk: common::Chunk) -> Result<(), (ErrorCode, String)> {
+        if chunk.sequence != self.next {
+            let text = format!(
+                "chunk {} of the payload is missing: chunk {} came in its place",
+                self.next, chunk.sequence
+            );
+            return Err((ErrorCode::ProtocolViolation, text));
+        }
+        self.next += 1;
+        self.bytes = self.bytes.saturating_add(chunk.payload.len());
+        if self.bytes > MAX_PAYLOAD_BYTES {
+            let text = format!(
+                "the payload is larger than {} MiB, which is the most that a call takes",
+                MAX_PAYLOAD_BYTES >> 20
+            );
+            return Err((ErrorCode::TooLarge, text));
+        }
+        self.parts.push(chunk.payload);
+        self.taken += 1;
+        Ok(())
+    }
+
+    fn whole(self) -> (common::Call, Bytes) {
+        let mut parts = self.parts.into_iter();
+        let payload = match (parts.next(), parts.len()) {
+            (None, _) => Bytes::new(),
+            (Some(only), 0) => only,
+            (Some(first), _) => {
+                let mut all = BytesMut::with_capacity(self.bytes);
+                all.extend_from_slice(&first);
+                for part in parts {
+                    all.extend_from_slice(&part);
+                }
+                all.freeze()
+            }
+        };
+        (self.call, payload)
+    }
+}
+
+impl<C> Machine<C> {
+    pub(super) fn on_own_call(
+        &mut self,
+        id: u64,
+        mut call: common::Call,
+        out: &mut Vec<Action<C>>,
+    ) {
+        if id % 2 == 0 {
+            let text = format!("Call has id {id}: calls of the plugin have odd ids");
+            return self.violation(id, text, true, out);
+        }
+        if self.own.calls.contains_key(&id) {
+            // The Error ends both: the plugin could not tell their answers apart.
+            let text =
+                format!("Call has id {id}, which another call of the plugin has: both are ended");
+            self.violation(id, text, true, out);
+            if self.own.forget(id) {
+                out.push(Action::OwnCancelled { id });
+            }
+            return;
+        }
+        self.own.last_id = self.own.last_id.max(id);
+        if let Some((code, text)) = self.cannot_begin(&call) {
+            if call.more {
+                self.own.calls.insert(id, OwnCall::Discarding);
+            }
+            return out.push(self.own_error(id, code, text));
+        }
+        let first = std::mem::take(&mut call.payload);
+        if !call.more {
+            self.own.calls.insert(id, OwnCall::Running);
+            return out.push(Action::OwnCall {
+                id,
+                call: Box::new(call),
+                payload: first,
+            });
+        }
+        self.own.bytes += first.len();
+        let upload = Upload {
+            bytes: first.len(),
+            parts: vec![first],
+            next: 0,
+            taken: 0,
+            call,
+        };
+        let upload = OwnCall::Uploading(Box::new(upload));
+        self.own.calls.insert(id, upload);
+    }
+
+    fn cannot_begin(&self, call: &common::Call) -> Option<(ErrorCode, String)> {
+        let bytes: usize = call.metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
+        if self.own.calls.len() >= MAX_OWN_CALLS {
+            let text = format!(
+                "the plugin has {MAX_OWN_CALLS} calls of its own running, which is the most; wait for \
+                 some to end"
+            );
+            return Some((ErrorCode::Overloaded, text));
+        }
+        if call.metadata.len() > MAX_METADATA_ENTRIES || bytes > MAX_METADATA_BYTES {
+            let text = format!(
+                "metadata has {} entries and {bytes} bytes; {MAX_METADATA_ENTRIES} entries and \
+                 {MAX_METADATA_BYTES} bytes are allowed",
+                call.metadata.len()
+            );
+            return Some((ErrorCode::InvalidArgument, text));
+        }
+        None
+    }
+
+    pub(super) fn on_own_chunk(&mut self, id: u64, chunk: common::Chunk, out: &mut Vec<Action<C>>) {
+        let last = chunk.last;
+        let step = match self.own.calls.remove(&id) {
+            None => {
+                let text = format!("Chunk: no call of id {id} awaits more payload");
+                return self.violation(id, text, true, out);
+            }
+            Some(OwnCall::Discarding) => {
+                if !last {
+                    self.own.calls.insert(id, OwnCall::Discarding);
+                }
+                return;
+            }
+            Some(OwnCall::Running) => {
+                let text =
+                    format!("Chunk: the payload of call {id} was whole already; the call is ended");
+                self.violation(id, text, true, out);
+                return out.push(Action::OwnCancelled { id });
+            }
+            Some(OwnCall::Uploading(upload)) => self.own.step(id, upload, chunk),
+        };
+        match step {
+            Step::More { grant: 0 } => {}
+            Step::More { grant } => out.push(Action::Send(HostFrame {
+                id,
+                body: Some(host_frame::Body::Credit(common::Credit { chunks: grant })),
+            })),
+            Step::Whole(upload) => {
+                let (call, payload) = upload.whole();
+                self.own.calls.insert(id, OwnCall::Running);
+                out.push(Action::OwnCall {
+                    id,
+                    call: Box::new(call),
+                    payload,
+                });
+            }
+            Step::Broken(code, text) => {
+                if !last {
+                    self.own.calls.insert(id, OwnCall::Discarding);
+                }
+                out.push(self.own_error(id, code, text));
+            }
+        }
+    }
+
+    pub(super) fn on_own_cancel(&mut self, id: u64, out: &mut Vec<Action<C>>) {
+        if id % 2 == 0 {
+            let text = format!("Cancel has id {id}: a plugin cancels its own calls, which are odd");
+            return self.violation(id, text, true, out);
+        }
+        let running = match self.own.calls.remove(&id) {
+            Some(OwnCall::Running) => true,
+            Some(OwnCall::Uploading(upload)) => {
+                self.own.bytes -= upload.bytes;
+                false
+            }
+            // It was answered already, and no more chunks will come.
+            Some(OwnCall::Discarding) => return,
+            None if self.own.was_begun(id) => return,
+            None => {
+                let text = format!("Cancel: there was no call of id {id}");
+                return self.violation(id, text, true, out);
+            }
+        };
+        if running {
+            out.push(Action::OwnCancelled { id });
+        }
+        let text = "the plugin cancelled its call";
+        out.push(self.own_error(id, ErrorCode::Cancelled, text));
+    }
+}
+
+impl OwnCalls {
+    /// Takes one chunk of an upload; puts the upload back unless it is over.
+    fn step(&mut self, id: u64, mut upload: Box<Upload>, chunk: common::Chunk) -> Step {
+        let (before, last) = (upload.bytes, chunk.last);
+        let taken = upload.take(chunk);
+        if let Err((code, text)) = taken {
+            self.bytes -= before;
+            return Step::Broken(code, text);
+        }
+        self.bytes += upload.bytes - before;
+        if last {
+            self.bytes -= upload.bytes;
+            return Step::Whole(upload);
+        }
+        if self.bytes > MAX_OWN_UPLOAD_BYTES {
+            self.bytes -= upload.bytes;
+            let text = format!(
+                "the payloads that the plugin is sending exceed {} MiB together; send fewer at a time",
+                MAX_OWN_UPLOAD_BYTES >> 20
+            );
+            return Step::Broken(ErrorCode::Overloaded, text);
+        }
+        let grant = if upload.taken >= INITIAL_CREDIT / 2 {
+            std::mem::take(&mut upload.taken)
+        } else {
+            0
+        };
+        self.calls.insert(id, OwnCall::Uploading(upload));
+        Step::More { grant }
+    }
+}
