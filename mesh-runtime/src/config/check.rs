@@ -7,20 +7,15 @@ use serde_json::Value;
 use super::load::join;
 use super::{Mistake, near, schema};
 
-/// What is checked against what.
-pub(super) struct Checked<'a> {
-    pub schema: &'a Value,
-    pub value: &'a Value,
-}
-
 /// Every mistake with its path.
 pub(super) fn mistakes_of(
     validator: &jsonschema::Validator,
-    checked: &Checked<'_>,
+    schema: &Value,
+    value: &Value,
 ) -> Vec<(Vec<String>, Mistake)> {
     let mut found = Vec::new();
-    for error in validator.iter_errors(checked.value) {
-        describe(&error, checked.schema, &mut found);
+    for error in validator.iter_errors(value) {
+        describe(&error, schema, &mut found);
     }
     found
 }

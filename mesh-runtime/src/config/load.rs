@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::check::{Checked, mistakes_of};
+use super::check::mistakes_of;
 use super::{ConfigErrors, Mistake, Validate, environment, schema};
 
 /// Where a configuration comes from; later ones win: defaults, file, environment, flags.
@@ -114,31 +114,43 @@ where
         .map_err(|error| broken("configuration", &error.to_string()))?;
     empty_is_nothing(&mut merged, &whole, &mut Vec::new());
     let validator = schema::validator(&whole).map_err(|error| broken("schema", &error))?;
-    let checked = Checked {
-        schema: &whole,
-        value: &merged,
-    };
     let source = |path: &[String]| source(&figment, path, &sources.flag_names);
-    for (path, mut mistake) in mistakes_of(&validator, &checked) {
+    let mut faulty = Vec::new();
+    for (path, mut mistake) in mistakes_of(&validator, &whole, &merged) {
         mistake.source = source(&path);
         mistakes.push(mistake);
+        faulty.push(path);
     }
-    if mistakes.is_empty() {
-        match read_value::<T>(&merged, &figment) {
-            Ok(config) => {
-                mistakes.extend(validate(&config));
-                for mistake in mistakes.iter_mut().filter(|found| found.source.is_empty()) {
-                    mistake.source = source(&split(&mistake.field));
+    // What the schema refuses is looked at no further, and what it takes still is.
+    let defaults = serde_json::to_value(T::default()).unwrap_or_default();
+    for path in &faulty {
+        restore(&mut merged, &defaults, path);
+    }
+    match read_value::<T>(&merged, &figment) {
+        Ok(config) => {
+            for mut mistake in validate(&config) {
+                let path = split(&mistake.field);
+                if faulty
+                    .iter()
+                    .any(|faulty| setting(faulty) == setting(&path))
+                {
+                    continue;
                 }
-                if mistakes.is_empty() {
-                    return Ok(config);
+                if mistake.source.is_empty() {
+                    mistake.source = source(&path);
                 }
-            }
-            Err((path, mut mistake)) => {
-                mistake.source = source(&path);
                 mistakes.push(mistake);
             }
+            if mistakes.is_empty() {
+                return Ok(config);
+            }
         }
+        // Without a reason in the schema this is the only one.
+        Err((path, mut mistake)) if mistakes.is_empty() => {
+            mistake.source = source(&path);
+            mistakes.push(mistake);
+        }
+        Err(_) => {}
     }
     Err(ConfigErrors(mistakes))
 }
@@ -175,6 +187,33 @@ fn drop_nulls(value: &mut Value) {
         object.retain(|_, value| !value.is_null());
         object.values_mut().for_each(drop_nulls);
     }
+}
+
+/// The setting that a path leads to or into: its section and name.
+fn setting(path: &[String]) -> &[String] {
+    path.get(..2).unwrap_or(path)
+}
+
+/// Puts the default in the place of a setting, or takes away what has none.
+fn restore(merged: &mut Value, defaults: &Value, path: &[String]) {
+    let (mut place, mut default) = (merged, Some(defaults));
+    let Some((last, sections)) = setting(path).split_last() else {
+        return;
+    };
+    for section in sections {
+        default = default.and_then(|default| default.get(section));
+        let Some(inner) = place.get_mut(section) else {
+            return;
+        };
+        place = inner;
+    }
+    let Value::Object(place) = place else {
+        return;
+    };
+    match default.and_then(|default| default.get(last)) {
+        Some(default) => place.insert(last.clone(), default.clone()),
+        None => place.remove(last),
+    };
 }
 
 /// TOML has no null: an empty text turns an optional setting off.

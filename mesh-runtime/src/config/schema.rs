@@ -7,8 +7,13 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
+use crate::telemetry::check_log_level;
+
 /// Format of an address with a port.
 const IP_PORT: &str = "ip-port";
+
+/// Format of a filter of log lines.
+const LOG_FILTER: &str = "log-filter";
 
 /// A name of a mesh, node or plugin: a DNS label.
 #[must_use]
@@ -38,6 +43,17 @@ pub fn optional_socket_addr(_: &mut SchemaGenerator) -> Schema {
         "type": ["string", "null"],
         "format": IP_PORT,
         "examples": ["127.0.0.1:7400"],
+    })
+}
+
+/// A filter of log lines.
+#[must_use]
+pub fn log_filter(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "title": "a filter of log lines: error, warn, info, debug, trace, or pairs",
+        "type": "string",
+        "format": LOG_FILTER,
+        "examples": ["info", "info,gateway=debug"],
     })
 }
 
@@ -83,6 +99,7 @@ pub(super) fn validator(schema: &Value) -> Result<jsonschema::Validator, String>
     jsonschema::options()
         .should_validate_formats(true)
         .with_format(IP_PORT, |text: &str| text.parse::<SocketAddr>().is_ok())
+        .with_format(LOG_FILTER, |text: &str| check_log_level(text).is_ok())
         .build(schema)
         .map_err(|error| error.to_string())
 }

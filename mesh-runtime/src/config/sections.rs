@@ -55,6 +55,7 @@ pub enum LogFormat {
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
     /// What is logged: error, warn, info, debug, trace, or pairs such as "info,gateway=debug".
+    #[schemars(schema_with = "super::schema::log_filter")]
     pub log_level: String,
     /// How log lines are written.
     pub log_format: LogFormat,

@@ -194,11 +194,11 @@ fn every_mistake_comes_at_once_with_its_source() {
 
 #[test]
 fn an_empty_text_turns_an_optional_setting_off() {
-    let file = "[telemetry]\notlp_endpoint = \"\"\nlog_level = \"\"\n";
+    let file = "[telemetry]\notlp_endpoint = \"\"\n[gateway.labels]\nzone = \"\"\n";
     let (_folder, sources) = sources(file, &[], Value::Null);
-    let telemetry = load::<Whole>(&sources).unwrap().telemetry;
-    assert_eq!(telemetry.otlp_endpoint, None);
-    assert_eq!(telemetry.log_level, "");
+    let whole = load::<Whole>(&sources).unwrap();
+    assert_eq!(whole.telemetry.otlp_endpoint, None);
+    assert_eq!(whole.gateway.labels["zone"], "");
 }
 
 #[test]
@@ -206,6 +206,23 @@ fn a_rule_of_the_type_itself_is_checked_last_and_has_its_source() {
     assert_eq!(
         lines("[gateway]\ntimeout = \"0s\"\n", &[], Value::Null),
         ["gateway.timeout: is zero; give 1ms or more (from file plugmesh.toml)"]
+    );
+    // Beside mistakes that the schema finds, too.
+    let file =
+        "[gateway]\ntimeout = \"0s\"\nshards = 0\nx = 1\n[telemetry]\nlog_level = \"loud\"\n";
+    let mut found = lines(file, &[], json!({ "nats": 5 }));
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "gateway.shards: 0 is too small; give at least 1 (from file plugmesh.toml)",
+            "gateway.timeout: is zero; give 1ms or more (from file plugmesh.toml)",
+            "gateway.x: no such setting; remove it; there are listen, name, shards, timeout, \
+             max_body, open, hosts, labels, plugins (from file plugmesh.toml)",
+            "nats: must be a table, and is 5 (from flag --nats)",
+            "telemetry.log_level: \"loud\" is not a filter of log lines: error, warn, info, debug, \
+             trace, or pairs; write for example info or info,gateway=debug (from file plugmesh.toml)",
+        ]
     );
 }
 
