@@ -126,7 +126,7 @@ fn default_node() -> NodeId {
     [label.as_str(), "node"]
         .iter()
         .find_map(|name| NodeId::new(name).ok())
-        .unwrap_or_else(|| fallback_node())
+        .unwrap_or_else(fallback_node)
 }
 
 /// "node" is a valid name, which the type can't know.

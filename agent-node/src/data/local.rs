@@ -79,12 +79,12 @@ impl LocalReply {
         }
     }
 
-    pub(super) fn end(self: Box<Self>, end: Result<CallOutput, MeshError>) {
+    pub(super) fn end(self, end: Result<CallOutput, MeshError>) {
         let Self {
             end: permit,
             mut fragments,
             ..
-        } = *self;
+        } = self;
         let end = end.map(|output| {
             if fragments.is_empty() {
                 return output;

@@ -177,3 +177,144 @@ fn check_config(manifest: &Manifest, config: &Value, field: &str) -> Result<(), 
         mistakes.join("\n"),
     ))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a failed test may panic")]
+mod tests {
+    use super::*;
+    use mesh_proto::common;
+    use serde_json::json;
+
+    fn hello() -> Hello {
+        Hello {
+            min_protocol: 1,
+            max_protocol: 1,
+            manifest: Some(common::Manifest {
+                name: "time".to_owned(),
+                version: "1.0.0".to_owned(),
+                ..common::Manifest::default()
+            }),
+            features: vec!["credits".to_owned(), "telepathy".to_owned()],
+            ..Hello::default()
+        }
+    }
+
+    fn expected(config: Value) -> Expected {
+        Expected {
+            plugin: None,
+            instance: crate::roster::new_instance(),
+            config,
+            config_field: "agent.plugin_config.time".to_owned(),
+        }
+    }
+
+    fn greet(mut hello: Hello, expected: Expected) -> Result<Accepted, MeshError> {
+        let (manifest, protocol) = check_manifest(&mut hello)?;
+        let (node, mesh) = ("node-1".parse().unwrap(), MeshName::default());
+        let facts = HostFacts {
+            node: &node,
+            mesh: &mesh,
+            max_concurrency: 100,
+        };
+        accept(&hello, manifest, protocol, &facts, expected)
+    }
+
+    #[test]
+    fn a_good_hello_is_welcomed_with_configuration_features_and_limits() {
+        let accepted = greet(hello(), expected(json!({"zone": "UTC"}))).unwrap();
+        assert_eq!(accepted.concurrency, 100);
+        match accepted.welcome.body {
+            Some(host_frame::Body::Welcome(welcome)) => {
+                assert_eq!(welcome.config, r#"{"zone":"UTC"}"#);
+                assert_eq!(welcome.features, ["credits"]);
+                assert_eq!(welcome.protocol, 1);
+                assert_eq!(welcome.instance, accepted.instance.to_string());
+                assert_eq!(welcome.limits.unwrap().concurrency, 100);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_smaller_of_the_two_limits_on_calls_counts() {
+        let mut hello = hello();
+        hello.manifest.as_mut().unwrap().limits = Some(common::Limits {
+            concurrency: 7,
+            ..common::Limits::default()
+        });
+        assert_eq!(greet(hello, expected(json!({}))).unwrap().concurrency, 7);
+    }
+
+    #[test]
+    fn neighbouring_protocols_meet_at_the_newest_that_both_speak() {
+        assert_eq!(negotiate(1, 9), Ok(1));
+        assert_eq!(negotiate(0, 0), Ok(1));
+        let error = negotiate(2, 3).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Unsupported);
+        assert!(error.message.contains("versions 2 to 3"), "{error}");
+        assert!(negotiate(3, 2).unwrap_err().message.contains("greater"));
+    }
+
+    #[test]
+    fn every_mistake_of_a_manifest_is_in_the_one_error() {
+        let mut hello = hello();
+        let manifest = hello.manifest.as_mut().unwrap();
+        manifest.name = "Bad Name".to_owned();
+        manifest.version = "one".to_owned();
+        let error = greet(hello, expected(json!({}))).unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidManifest);
+        assert!(error.message.contains("name: "), "{error}");
+        assert!(error.message.contains("version: "), "{error}");
+        let error = greet(Hello::default(), expected(json!({}))).unwrap_err();
+        assert!(error.message.starts_with("manifest: "), "{error}");
+    }
+
+    #[test]
+    fn every_mistake_of_a_configuration_is_in_the_one_error_with_its_field() {
+        let mut hello = hello();
+        let schema = json!({
+            "type": "object",
+            "properties": {"zone": {"type": "string"}, "depth": {"maximum": 3}},
+            "required": ["key"],
+        });
+        hello.manifest.as_mut().unwrap().config_schema = schema.to_string().into();
+        let config = json!({"zone": 5, "depth": 4});
+        let error = greet(hello, expected(config)).unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidConfig);
+        assert_eq!(error.place.plugin, "time");
+        for line in [
+            "agent.plugin_config.time.zone: ",
+            "agent.plugin_config.time.depth: ",
+            "agent.plugin_config.time: \"key\" is a required property",
+        ] {
+            assert!(error.message.contains(line), "{line} in {error}");
+        }
+    }
+
+    #[test]
+    fn a_schema_that_is_none_or_reaches_outside_is_the_manifests_mistake() {
+        for schema in [
+            json!({"type": "gadget"}),
+            json!({"$ref": "http://example.com/schema.json"}),
+        ] {
+            let mut hello = hello();
+            hello.manifest.as_mut().unwrap().config_schema = schema.to_string().into();
+            let error = greet(hello, expected(json!({}))).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidManifest);
+            assert!(error.message.contains("config_schema"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_process_must_be_the_plugin_that_it_was_started_as() {
+        let mut expected = expected(json!({}));
+        expected.plugin = Some("calculator".parse().unwrap());
+        let error = greet(hello(), expected).unwrap_err();
+        assert!(
+            error
+                .message
+                .contains("started as plugin calculator, but its manifest says time"),
+            "{error}"
+        );
+    }
+}

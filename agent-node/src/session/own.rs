@@ -131,7 +131,7 @@ impl<C> Machine<C> {
         mut call: common::Call,
         out: &mut Vec<Action<C>>,
     ) {
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             let text = format!("Call has id {id}: calls of the plugin have odd ids");
             return self.violation(id, text, true, out);
         }
@@ -239,7 +239,7 @@ impl<C> Machine<C> {
     }
 
     pub(super) fn on_own_cancel(&mut self, id: u64, out: &mut Vec<Action<C>>) {
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             let text = format!("Cancel has id {id}: a plugin cancels its own calls, which are odd");
             return self.violation(id, text, true, out);
         }
