@@ -34,15 +34,15 @@ struct Request {
     until: Timestamp,
 }
 
+/// What a request did: `changed` and `affected` of its [`Outcome`].
+type Done = (Vec<PluginName>, Vec<PluginName>);
+
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     open: BTreeMap<RequestId, Request>,
     /// Which request writes the wish of a plugin.
     writing: BTreeMap<PluginName, RequestId>,
-    answers: Vec<(
-        RequestId,
-        Result<(Vec<PluginName>, Vec<PluginName>), MeshError>,
-    )>,
+    answers: Vec<(RequestId, Result<Done, MeshError>)>,
 }
 
 impl Engine {

@@ -56,6 +56,7 @@ enum Act {
     Pass {
         millis: u64,
     },
+    Settle,
 }
 
 const NODES: [&str; 3] = ["a", "b", "c"];
@@ -113,6 +114,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => coordinator.prop_map(|coordinator| Act::Restart { coordinator }),
         2 => prop::sample::select(vec![100, 3_000, GRACE + 1_000, LEASE + 2_000])
             .prop_map(|millis| Act::Pass { millis }),
+        12 => Just(Act::Settle),
     ];
     prop::collection::vec(act, 1..80)
 }
@@ -199,6 +201,7 @@ impl Agents {
                     world.hear_one(coordinator);
                 }
             }
+            Act::Settle => world.settle(),
             Act::Lose { coordinator } => world.disconnect(coordinator),
             Act::Find { coordinator } => world.reconnect(coordinator),
             Act::Restart { coordinator } => {
@@ -343,6 +346,9 @@ proptest! {
             generations: [1, 1, 1],
             plugins: plugins(),
         };
+        for node in 0..3 {
+            agents.act(&mut world, Act::Open { coordinator: node % 2, node, newer: true });
+        }
         for act in acts {
             // That revisions grow is asserted where the table is applied.
             agents.act(&mut world, act);
