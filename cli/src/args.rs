@@ -1,0 +1,268 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use mesh_runtime::HumanDuration;
+
+use crate::commands::{agent::AgentArgs, coordinator::CoordinatorArgs, gateway::GatewayArgs};
+use crate::config::CommonFlags;
+use crate::dev::DevArgs;
+use crate::exit;
+use crate::output::Output;
+
+/// A distributed plugin mesh: plugins on many machines, used as one provider.
+#[derive(Debug, Parser)]
+#[command(name = "plugmesh", version, about, after_help = exit::HELP, max_term_width = 100)]
+pub struct Cli {
+    /// How results are written
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub output: Output,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a whole mesh on this machine; Ctrl-C stops it
+    Dev(Box<DevArgs>),
+    /// Run a coordinator: registry, graph, routing table
+    Coordinator(CoordinatorArgs),
+    /// Run an agent-node: hosts the plugins of this machine
+    Agent(AgentArgs),
+    /// Run a gateway: the front door for MCP clients
+    Gateway(GatewayArgs),
+    /// List the plugins
+    Plugins(PluginsArgs),
+    /// Show one plugin: versions, instances, what it provides and needs
+    Plugin(PluginArgs),
+    /// Let a plugin take calls again, and start it again after an unload
+    Enable(ChangeArgs),
+    /// Take a plugin out of routing; its processes go on
+    Disable(ChangeArgs),
+    /// Drain a plugin and end its processes
+    Unload(UnloadArgs),
+    /// List the agent-nodes
+    Nodes(CoordinatorFlags),
+    /// Show what needs what
+    Graph(GraphArgs),
+    /// Show every change as it happens
+    Watch(CoordinatorFlags),
+    /// List the tools that the gateway serves
+    Tools(ToolsArgs),
+    /// Call a tool
+    Call(CallArgs),
+    /// Make a new plugin in ./NAME
+    New(NewArgs),
+    /// Say what is wrong, and how to mend it
+    Doctor(DoctorArgs),
+    /// Check, show or describe the configuration
+    Config(ConfigArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Become a command that ends with this process's parent
+    #[command(name = crate::tied::COMMAND, hide = true)]
+    ExecTied(ExecTiedArgs),
+}
+
+/// Which coordinator to ask.
+#[derive(Debug, Clone, Args)]
+pub struct CoordinatorFlags {
+    /// The coordinator to ask
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PLUGMESH_COORDINATOR",
+        default_value = "http://127.0.0.1:7400"
+    )]
+    pub coordinator: String,
+}
+
+/// Which gateway to ask.
+#[derive(Debug, Clone, Args)]
+pub struct GatewayFlags {
+    /// The gateway's MCP address
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PLUGMESH_GATEWAY",
+        default_value = "http://127.0.0.1:8087/mcp"
+    )]
+    pub gateway: String,
+}
+
+/// `plugins`.
+#[derive(Debug, Args)]
+pub struct PluginsArgs {
+    #[command(flatten)]
+    pub ask: CoordinatorFlags,
+    /// Only those that provide this kind (tool, resource, …) or this capability (tool:add)
+    #[arg(
+        long,
+        value_name = "KIND[:NAME]",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub capability: String,
+    /// Only those with an instance in this state (active, blocked, …)
+    #[arg(
+        long,
+        value_name = "STATE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub status: String,
+}
+
+/// `plugin`.
+#[derive(Debug, Args)]
+pub struct PluginArgs {
+    #[command(flatten)]
+    pub ask: CoordinatorFlags,
+    /// The plugin
+    pub name: String,
+}
+
+/// `enable` and `disable`.
+#[derive(Debug, Args)]
+pub struct ChangeArgs {
+    #[command(flatten)]
+    pub ask: CoordinatorFlags,
+    /// The plugin
+    pub name: String,
+    /// Why; kept and shown
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub reason: String,
+}
+
+/// `unload`.
+#[derive(Debug, Args)]
+pub struct UnloadArgs {
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// Unload those that depend on it, too
+    #[arg(long)]
+    pub cascade: bool,
+}
+
+/// `graph`.
+#[derive(Debug, Args)]
+pub struct GraphArgs {
+    #[command(flatten)]
+    pub ask: CoordinatorFlags,
+    /// Only what this plugin needs and what needs it
+    #[arg(default_value = "", hide_default_value = true)]
+    pub plugin: String,
+}
+
+/// `tools`.
+#[derive(Debug, Args)]
+pub struct ToolsArgs {
+    #[command(flatten)]
+    pub ask: GatewayFlags,
+}
+
+/// `call`.
+#[derive(Debug, Args)]
+pub struct CallArgs {
+    #[command(flatten)]
+    pub ask: GatewayFlags,
+    /// The tool, such as calculator_add
+    pub name: String,
+    /// Arguments as key=value; a value that is JSON is taken as such unless the tool wants a text
+    #[arg(value_name = "KEY=VALUE")]
+    pub pairs: Vec<String>,
+    /// Arguments as a JSON object
+    #[arg(long, value_name = "JSON")]
+    pub args: Option<String>,
+    /// Time that the call may take
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub timeout: HumanDuration,
+}
+
+/// `new`.
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// The plugin's name: lowercase letters, digits and hyphens
+    pub name: String,
+    /// Folder of the Rust SDK (default: that of the checkout this program was built in, else a
+    /// version)
+    #[arg(long, value_name = "PATH")]
+    pub sdk: Option<PathBuf>,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub common: CommonFlags,
+    /// Folder of `plugmesh dev`; what runs from it is looked at
+    #[arg(long, value_name = "DIR", default_value = crate::dev::DEFAULT_DATA)]
+    pub data: PathBuf,
+}
+
+/// `config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub what: ConfigCommand,
+}
+
+/// What `config` does.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check file, environment and flags; every mistake gets a line
+    Check(CommonFlags),
+    /// Show the configuration as it takes effect
+    Show(CommonFlags),
+    /// Print the JSON Schema of the configuration
+    Schema,
+    /// Print the reference of the configuration as Markdown
+    #[command(hide = true)]
+    Reference,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// `exec-tied`.
+#[derive(Debug, Args)]
+pub struct ExecTiedArgs {
+    /// The process that wants it
+    #[arg(long, value_name = "PID")]
+    pub parent: Option<u32>,
+    /// The command
+    #[arg(last = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,35 @@
+//! `plugmesh coordinator`.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::config::{CommonFlags, Section};
+use crate::exit::Failure;
+use crate::role;
+
+/// `coordinator`.
+#[derive(Debug, Args)]
+pub struct CoordinatorArgs {
+    #[command(flatten)]
+    common: CommonFlags,
+    /// Where agents, gateways and operators connect by gRPC
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Where /health, /ready and /metrics are
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin_listen: Option<String>,
+}
+
+/// Runs a coordinator until a signal comes.
+///
+/// # Errors
+/// A wrong configuration, or what the coordinator failed with.
+pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
+    let flags = json!({ "listen": args.listen, "admin_listen": args.admin_listen });
+    let config = args.common.load(Section::Coordinator, flags)?;
+    let name = config.coordinator.listen.to_string();
+    let run = config.coordinator();
+    role::run(&config.telemetry, "coordinator", &name, |context| {
+        coordinator::run(run, context)
+    })
+}
