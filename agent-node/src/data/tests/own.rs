@@ -1,0 +1,163 @@
+//! Calls that plugins make themselves.
+
+use mesh_core::error::{ErrorCode, MeshError};
+use mesh_proto::common;
+use mesh_proto::plugin::{host_frame, plugin_frame};
+
+use super::harness::{Node, manifest};
+
+fn call(tool: &str, payload: impl Into<bytes::Bytes>) -> common::Call {
+    common::Call {
+        capability: Some(common::Capability {
+            kind: common::CapabilityKind::Tool.into(),
+            name: tool.to_owned(),
+        }),
+        payload: payload.into(),
+        ..common::Call::default()
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_calls_the_plugin_beside_it_and_is_named_as_the_caller() {
+    let node = Node::start().await;
+    let mut time = node.plugin("time", &["now"]).await;
+    let mut planner = node.plugin("planner", &[]).await;
+    planner
+        .send(1, plugin_frame::Body::Call(call("now", "{}")))
+        .await;
+    let (id, invoke) = time.invoked().await;
+    let caller = invoke.caller.unwrap();
+    assert_eq!(caller.plugin, "planner");
+    assert_eq!(caller.instance, planner.instance.to_string());
+    assert_eq!(caller.node, "node-1");
+    time.answer(id, "noon").await;
+    match planner.receive().await {
+        (1, host_frame::Body::Result(result)) => assert_eq!(result.payload, "noon"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_large_answer_waits_for_the_plugins_credit() {
+    let node = Node::start().await;
+    let mut source = node.plugin("source", &["give"]).await;
+    let mut planner = node.plugin("planner", &[]).await;
+    planner
+        .send(1, plugin_frame::Body::Call(call("give", "{}")))
+        .await;
+    let (id, _) = source.invoked().await;
+    // 120 parts of 128 KiB when it goes on to the planner.
+    for sequence in 0..60 {
+        let chunk = common::Chunk {
+            payload: vec![1; 256_000].into(),
+            sequence,
+            fragment: true,
+            last: false,
+        };
+        source.send(id, plugin_frame::Body::Chunk(chunk)).await;
+    }
+    source.answer(id, "end").await;
+    let (mut bytes, mut parts) = (0, 0);
+    loop {
+        match planner.receive().await {
+            (1, host_frame::Body::Chunk(chunk)) => {
+                assert!(chunk.fragment);
+                assert_eq!(chunk.sequence, parts);
+                bytes += chunk.payload.len();
+                parts += 1;
+                if parts % 64 == 0 {
+                    let credit = common::Credit { chunks: 64 };
+                    planner.send(1, plugin_frame::Body::Credit(credit)).await;
+                }
+            }
+            (1, host_frame::Body::Result(result)) => {
+                bytes += result.payload.len();
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(bytes, 60 * 256_000 + 3);
+    assert!(parts > 100);
+}
+
+#[tokio::test]
+async fn what_the_manifest_does_not_allow_is_denied_and_what_nobody_provides_is_said() {
+    let node = Node::start().await;
+    let mut limited = manifest("limited", &[]);
+    limited.permissions = Some(common::Permissions {
+        call: vec!["tool:add".to_owned()],
+        ..common::Permissions::default()
+    });
+    let mut plugin = node.plugin_with(limited).await;
+    for (id, tool, code) in [
+        (1, "format-disk", ErrorCode::PermissionDenied),
+        (3, "add", ErrorCode::NoProvider),
+    ] {
+        plugin
+            .send(id, plugin_frame::Body::Call(call(tool, "{}")))
+            .await;
+        let (told, error) = plugin.error().await;
+        assert_eq!((told, error.code), (id, code));
+    }
+    // The ids are free again.
+    plugin
+        .send(1, plugin_frame::Body::Call(call("add", "{}")))
+        .await;
+    assert_eq!(plugin.error().await.1.code, ErrorCode::NoProvider);
+}
+
+#[tokio::test]
+async fn the_calls_of_a_plugin_that_is_gone_are_cancelled() {
+    let node = Node::start().await;
+    let mut slow = node.plugin("slow", &["wait"]).await;
+    let mut caller = node.plugin("caller", &[]).await;
+    caller
+        .send(1, plugin_frame::Body::Call(call("wait", "{}")))
+        .await;
+    let (id, _) = slow.invoked().await;
+    drop(caller);
+    assert!(matches!(
+        slow.receive().await,
+        (cancelled, host_frame::Body::Cancel(_)) if cancelled == id
+    ));
+}
+
+#[tokio::test]
+async fn a_plugin_cancels_its_own_call() {
+    let node = Node::start().await;
+    let mut slow = node.plugin("slow", &["wait"]).await;
+    let mut caller = node.plugin("caller", &[]).await;
+    caller
+        .send(1, plugin_frame::Body::Call(call("wait", "{}")))
+        .await;
+    let (id, _) = slow.invoked().await;
+    caller
+        .send(1, plugin_frame::Body::Cancel(common::Cancel::default()))
+        .await;
+    assert_eq!(caller.error().await.1.code, ErrorCode::Cancelled);
+    assert!(matches!(
+        slow.receive().await,
+        (cancelled, host_frame::Body::Cancel(_)) if cancelled == id
+    ));
+}
+
+#[tokio::test]
+async fn an_error_of_the_one_who_is_called_names_it() {
+    let node = Node::start().await;
+    let mut broken = node.plugin("broken", &["fail"]).await;
+    let mut caller = node.plugin("caller", &[]).await;
+    caller
+        .send(1, plugin_frame::Body::Call(call("fail", "{}")))
+        .await;
+    let (id, _) = broken.invoked().await;
+    let error = common::Error {
+        message: "no disk".to_owned(),
+        ..common::Error::default()
+    };
+    broken.send(id, plugin_frame::Body::Error(error)).await;
+    let (_, error): (_, MeshError) = caller.error().await;
+    assert_eq!(error.code, ErrorCode::PluginFailed);
+    assert_eq!(error.place.plugin, "broken");
+    assert_eq!(error.place.instance, broken.instance.to_string());
+}
