@@ -18,6 +18,8 @@ pub struct Field {
     pub kind: String,
     /// What is allowed, such as "1 to 65535" or "one of text, json"; may be empty.
     pub range: String,
+    /// What the schema says of its default; the defaults of the whole are the configuration's own.
+    pub default: Option<Value>,
     /// What it means.
     pub description: String,
 }
@@ -33,6 +35,8 @@ fn collect(part: &Value, path: &str, found: &mut Vec<Field>) {
     let Some(properties) = part.get("properties").and_then(Value::as_object) else {
         return;
     };
+    // A table's own settings stand together, those of its tables and lists after them.
+    let mut inner = Vec::new();
     for (key, schema) in properties {
         if schema.get("x-hidden") == Some(&Value::Bool(true)) {
             continue;
@@ -43,18 +47,22 @@ fn collect(part: &Value, path: &str, found: &mut Vec<Field>) {
             format!("{path}.{key}")
         };
         if schema.get("properties").is_some() {
-            collect(schema, &path, found);
+            inner.push((path, schema));
             continue;
         }
         found.push(Field {
             path: path.clone(),
             kind: kind(schema),
             range: range(schema),
+            default: schema.get("default").cloned(),
             description: description(schema),
         });
         if let Some(items) = schema.get("items") {
-            collect(items, &format!("{path}[]"), found);
+            inner.push((format!("{path}[]"), items));
         }
+    }
+    for (path, schema) in inner {
+        collect(schema, &path, found);
     }
 }
 
@@ -107,8 +115,11 @@ fn range(schema: &Value) -> String {
         (None, Some(most)) => return format!("at most {most}"),
         (None, None) => {}
     }
-    let items = number("minItems").map(|least| format!("at least {least} items"));
-    items.unwrap_or_default()
+    if schema.get("minItems").is_some_and(|least| *least != 0) {
+        return "not empty".to_owned();
+    }
+    let title = schema.get("title").and_then(Value::as_str);
+    title.unwrap_or_default().to_owned()
 }
 
 /// All settings of a configuration.
@@ -135,7 +146,7 @@ pub fn markdown<T: JsonSchema + Serialize + Default>(defaults_in_words: &[(&str,
             .iter()
             .find(|(path, _)| *path == field.path);
         let default = in_words.map_or_else(
-            || default_of(&defaults, &field.path),
+            || default_of(&defaults, &field),
             |(_, words)| (*words).to_owned(),
         );
         let env = if field.path.contains("[]") {
@@ -181,12 +192,13 @@ fn heading(text: &mut String, table: &str, whole: &Value) {
     );
 }
 
-fn default_of(defaults: &Value, path: &str) -> String {
-    if path.contains("[]") {
-        return String::new();
-    }
-    let pointer = format!("/{}", path.replace('.', "/"));
-    match defaults.pointer(&pointer) {
+fn default_of(defaults: &Value, field: &Field) -> String {
+    let found = if field.path.contains("[]") {
+        field.default.as_ref()
+    } else {
+        defaults.pointer(&format!("/{}", field.path.replace('.', "/")))
+    };
+    match found {
         None | Some(Value::Null) => "none".to_owned(),
         Some(Value::String(text)) if text.is_empty() => "empty".to_owned(),
         Some(value) => format!("`{value}`"),
@@ -211,7 +223,7 @@ mod tests {
         let text = markdown::<Whole>(&[("nats.credentials", "your home")]);
         assert!(text.contains("## `[nats]`"), "{text}");
         assert!(text.contains(
-            "| `url` | text | `\"nats://127.0.0.1:4222\"` | `PLUGMESH_NATS__URL` | Addresses of \
+            "| `url` | text, one or more addresses of NATS servers | `\"nats://127.0.0.1:4222\"` | `PLUGMESH_NATS__URL` | Addresses of \
              the servers, separated by commas. |"
         ), "{text}");
         assert!(
