@@ -25,6 +25,8 @@ pub(crate) struct Runner {
     pub connector: Connector,
     /// Where the connector leads, for people.
     pub host: String,
+    /// The token that the host put into the environment; empty when it did not start the plugin.
+    pub launch_token: String,
     /// Whether to print what becomes of the sessions.
     pub verbose: bool,
 }
@@ -38,6 +40,7 @@ pub(crate) async fn run(definition: Definition, log: Sink) -> Result<(), Error> 
         log,
         telemetry: Telemetry::from_environment(),
         host: address.to_string(),
+        launch_token: std::env::var("PLUGMESH_LAUNCH_TOKEN").unwrap_or_default(),
         verbose: true,
         connector: Connector::Agent(address),
     };

@@ -5,22 +5,24 @@
 
 mod link;
 mod mesh;
+#[cfg(unix)]
+mod program;
 mod relay;
 mod server;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, TryStreamExt};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::calls::{self, CallStream, LogLine, Target};
 use crate::code::ErrorCode;
 use crate::connect::Connector;
-use crate::definition::Definition;
 use crate::error::{CallError, Error};
 use crate::output::{PromptOutput, ResourceOutput, ToolOutput};
 use crate::payload::{IntoPayload, Payload};
@@ -79,7 +81,14 @@ pub struct TestHost {
 /// ```
 #[must_use]
 pub struct TestHostBuilder {
-    plugins: Vec<(Plugin, Value)>,
+    plugins: Vec<(Source, Value)>,
+}
+
+/// Where a plugin comes from.
+enum Source {
+    Plugin(Box<Plugin>),
+    #[cfg(unix)]
+    Program(std::path::PathBuf),
 }
 
 impl TestHostBuilder {
@@ -119,9 +128,12 @@ impl TestHostBuilder {
     /// assert_eq!(host.call_tool("greet", json!({})).await?.text_content(), "Hello Ada!");
     /// # Ok(()) }) }
     /// ```
-    pub fn with(mut self, plugin: Plugin) -> Self {
-        self.plugins
-            .push((plugin, Value::Object(Default::default())));
+    pub fn with(self, plugin: Plugin) -> Self {
+        self.add(Source::Plugin(Box::new(plugin)))
+    }
+
+    fn add(mut self, source: Source) -> Self {
+        self.plugins.push((source, Value::Object(Map::new())));
         self
     }
 
@@ -141,53 +153,70 @@ impl TestHostBuilder {
     pub async fn start(self) -> Result<TestHost, Error> {
         let mesh = Arc::new(Mesh::default());
         let (connections, listener) = mpsc::channel(8);
-        let mut runners = Vec::new();
-        let mut under_test = None;
-        for (plugin, config) in self.plugins {
-            let log = plugin.sink();
-            let definition = Arc::new(plugin.define()?);
-            let name = definition.name().to_owned();
-            mesh.set_config(&name, &config);
-            under_test.get_or_insert(name);
-            runners.push(Runner {
-                definition,
-                log,
-                telemetry: Telemetry::default(),
-                connector: Connector::Memory(connections.clone()),
-                host: "the test host".to_owned(),
-                verbose: false,
-            });
+        let mut hosted = Hosted {
+            mesh: mesh.clone(),
+            runners: Vec::new(),
+            #[cfg(unix)]
+            programs: Vec::new(),
+            connections: connections.clone(),
+            listener,
+        };
+        let count = self.plugins.len();
+        for (number, (source, config)) in self.plugins.into_iter().enumerate() {
+            // What the plugin says of itself in its hello.
+            let token = number.to_string();
+            mesh.set_config(&token, &config);
+            match source {
+                Source::Plugin(plugin) => hosted.runners.push(Runner {
+                    log: plugin.sink(),
+                    definition: Arc::new(plugin.define()?),
+                    telemetry: Telemetry::default(),
+                    connector: Connector::Memory(connections.clone()),
+                    host: "the test host".to_owned(),
+                    launch_token: token,
+                    verbose: false,
+                }),
+                #[cfg(unix)]
+                Source::Program(path) => {
+                    let program = program::Program::prepare(path, token);
+                    hosted
+                        .programs
+                        .push(program.map_err(|source| Error::System {
+                            doing: "make a socket for the program",
+                            source,
+                        })?);
+                }
+            }
         }
-        let definitions: Vec<Arc<Definition>> = runners
-            .iter()
-            .map(|runner| runner.definition.clone())
-            .collect();
         let (stopper, stop) = Stopper::new();
         let (abort, aborted) = oneshot::channel();
         let (end, mut ended) = oneshot::channel();
-        let hosted = mesh.clone();
         let started = run_on_thread("plugmesh-test-host", move || async move {
-            let work = work(hosted, runners, stop, listener);
-            tokio::select! {
-                result = work => drop(end.send(result)),
-                _ = aborted => {}
-            }
+            let mesh = hosted.mesh.clone();
+            let result = tokio::select! {
+                result = hosted.work(stop) => result,
+                _ = aborted => Ok(()),
+            };
+            mesh.close();
+            // Nobody may want to know.
+            let _ = end.send(result);
         });
         started.map_err(|source| Error::System {
             doing: "start the test host",
             source,
         })?;
         tokio::select! {
-            attached = tokio::time::timeout(PATIENCE, mesh.attached(definitions.len())) => {
+            attached = tokio::time::timeout(PATIENCE, mesh.attached(count)) => {
                 attached.unwrap_or_else(|_| Err(timed_out()))?;
             }
             early = &mut ended => {
                 early.unwrap_or_else(|_| Err(timed_out()))?;
             }
         }
+        let under_test = mesh.started_with("0").ok_or_else(timed_out)?;
         Ok(TestHost {
             mesh,
-            plugin: under_test.unwrap_or_default(),
+            plugin: under_test.manifest.name.clone(),
             stopper,
             ended: Some(ended),
             _abort: abort,
@@ -200,22 +229,36 @@ fn timed_out() -> Error {
     Error::Refused(CallError::new(ErrorCode::DeadlineExceeded, text))
 }
 
-/// All that the worker does: serves connections, sessions and plugins until the plugins have ended.
-async fn work(
+/// All that the thread of a test host does.
+struct Hosted {
     mesh: Arc<Mesh>,
     runners: Vec<Runner>,
-    stop: Stop,
+    #[cfg(unix)]
+    programs: Vec<program::Program>,
+    /// Kept so that the listener does not end when there are only programs.
+    connections: mpsc::Sender<tokio::io::DuplexStream>,
     listener: mpsc::Receiver<tokio::io::DuplexStream>,
-) -> Result<(), Error> {
-    let (arrivals, arrived) = mpsc::channel(8);
-    let plugins: FuturesUnordered<_> = runners
-        .iter()
-        .map(|runner| runner.run(stop.clone()))
-        .collect();
-    tokio::select! {
-        ended = plugins.try_for_each(|()| async { Ok(()) }) => ended,
-        () = server::serve(listener, arrivals) => Ok(()),
-        () = mesh::serve(&mesh, arrived) => Ok(()),
+}
+
+impl Hosted {
+    /// Serves connections, sessions and plugins until the plugins have ended.
+    async fn work(self, stop: Stop) -> Result<(), Error> {
+        let (arrivals, arrived) = mpsc::channel(8);
+        let plugins = FuturesUnordered::new();
+        for runner in &self.runners {
+            plugins.push(runner.run(stop.clone()).boxed_local());
+        }
+        #[cfg(unix)]
+        for program in self.programs {
+            let running = program.run(self.mesh.clone(), arrivals.clone(), stop.clone());
+            plugins.push(running.boxed_local());
+        }
+        let _listening = self.connections;
+        tokio::select! {
+            ended = plugins.try_for_each(|()| async { Ok(()) }) => ended,
+            () = server::serve_memory(self.listener, arrivals) => Ok(()),
+            () = mesh::serve(&self.mesh, arrived) => Ok(()),
+        }
     }
 }
 
@@ -247,6 +290,41 @@ impl TestHost {
             plugins: Vec::new(),
         }
         .with(plugin)
+    }
+
+    /// Starts a program that is a plugin, and waits until it is attached; for tests of the program as
+    /// it is. It ends with the host.
+    ///
+    /// # Errors
+    /// The program does not start, or does not become a plugin.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> { plugmesh_sdk::testing::run(async {
+    /// use plugmesh_sdk::testing::TestHost;
+    /// // In an integration test, Cargo knows the path: env!("CARGO_BIN_EXE_calculator").
+    /// let host = TestHost::start_program("target/debug/calculator").await?;
+    /// assert!(host.entry("tool", "add").is_some());
+    /// # Ok(()) }) }
+    /// ```
+    #[cfg(unix)]
+    pub async fn start_program(path: impl Into<std::path::PathBuf>) -> Result<Self, Error> {
+        Self::program(path).start().await
+    }
+
+    /// Puts a host together for a [program](TestHost::start_program) that has a configuration, or
+    /// calls other plugins.
+    ///
+    /// ```
+    /// use plugmesh_sdk::testing::TestHost;
+    /// let builder = TestHost::program("target/debug/planner").config(serde_json::json!({}));
+    /// # let _ = builder;
+    /// ```
+    #[cfg(unix)]
+    pub fn program(path: impl Into<std::path::PathBuf>) -> TestHostBuilder {
+        TestHostBuilder {
+            plugins: Vec::new(),
+        }
+        .add(Source::Program(path.into()))
     }
 
     /// Calls a tool of the plugin under test. A result may say that the tool failed.

@@ -78,7 +78,7 @@ fn hello(runner: &Runner, previous: &str) -> plugin::Hello {
         manifest: Some(runner.definition.manifest.clone()),
         features: vec!["credits".to_owned()],
         sdk: concat!("rust/", env!("CARGO_PKG_VERSION")).to_owned(),
-        launch_token: std::env::var("PLUGMESH_LAUNCH_TOKEN").unwrap_or_default(),
+        launch_token: runner.launch_token.clone(),
         previous_instance: previous.to_owned(),
     }
 }

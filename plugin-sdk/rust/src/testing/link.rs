@@ -32,6 +32,8 @@ pub(super) const TERMS: Terms = Terms {
 pub(super) struct Link {
     pub manifest: common::Manifest,
     pub instance: String,
+    /// The launch token of the plugin's hello.
+    pub token: String,
     calls: Table,
     outbound: mpsc::Sender<HostFrame>,
 }
@@ -52,6 +54,7 @@ pub(super) async fn serve(mesh: Arc<Mesh>, arrival: Arrival) {
     let link = Arc::new(Link {
         manifest: hello.manifest.unwrap_or_default(),
         instance: format!("00000000-0000-7000-8000-{number:012x}"),
+        token: hello.launch_token,
         calls: Table::new(2),
         outbound,
     });
@@ -84,10 +87,7 @@ pub(super) async fn serve(mesh: Arc<Mesh>, arrival: Arrival) {
         }
     }
     mesh.remove(&link);
-    link.calls.close(&CallError::new(
-        ErrorCode::OutcomeUnknown,
-        "the plugin's session ended before the call did",
-    ));
+    link.close();
 }
 
 struct Session {
@@ -221,7 +221,7 @@ impl Link {
     fn welcome(&self, mesh: &Mesh) -> plugin::Welcome {
         plugin::Welcome {
             instance: self.instance.clone(),
-            config: mesh.config(&self.manifest.name),
+            config: mesh.config(&self.token),
             protocol: PROTOCOL,
             features: vec!["credits".to_owned()],
             limits: Some(plugin::SessionLimits {
@@ -253,6 +253,14 @@ impl Link {
         };
         self.send(id, HostBody::ConfigChange(change)).await?;
         answer.finish().await.map(|_| ())
+    }
+
+    /// Ends all calls of the plugin.
+    pub(super) fn close(&self) {
+        self.calls.close(&CallError::new(
+            ErrorCode::OutcomeUnknown,
+            "the plugin's session ended before the call did",
+        ));
     }
 
     fn line(&self, id: u64, event: CallEvent) {

@@ -27,6 +27,7 @@ pub(super) struct Mesh {
 struct State {
     /// Plugins that are ready, in the order in which they became so.
     links: Vec<Arc<Link>>,
+    /// Configurations by launch token.
     configs: HashMap<String, Bytes>,
     refusal: Option<CallError>,
     logs: Vec<LogLine>,
@@ -47,13 +48,19 @@ pub(super) async fn serve(mesh: &Arc<Mesh>, mut arrivals: mpsc::Receiver<Arrival
 }
 
 impl Mesh {
-    pub(super) fn set_config(&self, plugin: &str, config: &Value) {
+    pub(super) fn set_config(&self, token: &str, config: &Value) {
         let config = Bytes::from(config.to_string());
-        self.lock().configs.insert(plugin.to_owned(), config);
+        self.lock().configs.insert(token.to_owned(), config);
     }
 
-    pub(super) fn config(&self, plugin: &str) -> Bytes {
-        self.lock().configs.get(plugin).cloned().unwrap_or_default()
+    pub(super) fn config(&self, token: &str) -> Bytes {
+        self.lock().configs.get(token).cloned().unwrap_or_default()
+    }
+
+    /// The attached plugin that was started with a launch token.
+    pub(super) fn started_with(&self, token: &str) -> Option<Arc<Link>> {
+        let state = self.lock();
+        state.links.iter().find(|link| link.token == token).cloned()
     }
 
     /// A number for a plugin that attaches.
@@ -70,6 +77,14 @@ impl Mesh {
 
     pub(super) fn remove(&self, link: &Arc<Link>) {
         self.lock().links.retain(|other| !Arc::ptr_eq(other, link));
+    }
+
+    /// Ends all calls, as nobody works on them any more.
+    pub(super) fn close(&self) {
+        let links = std::mem::take(&mut self.lock().links);
+        for link in links {
+            link.close();
+        }
     }
 
     /// A plugin does not want to run.

@@ -1,15 +1,17 @@
-//! The gRPC server of a test host: plugins attach over streams in memory.
+//! The gRPC server of a test host: plugins attach over streams in memory, programs over a socket.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, FutureExt};
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, Stream, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codec::Streaming;
 use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::Service;
@@ -25,18 +27,36 @@ pub(super) struct Arrival {
     pub outbound: mpsc::Sender<HostFrame>,
 }
 
-/// Serves until the listener ends.
-pub(super) async fn serve(
+/// Serves plugins of this process until the listener ends.
+pub(super) async fn serve_memory(
     listener: mpsc::Receiver<tokio::io::DuplexStream>,
     arrivals: mpsc::Sender<Arrival>,
 ) {
-    let connections = ReceiverStream::new(listener).map(Ok::<_, std::io::Error>);
+    serve(ReceiverStream::new(listener).map(Ok), arrivals).await;
+}
+
+/// Serves programs that attach to a socket.
+#[cfg(unix)]
+pub(super) async fn serve_socket(
+    listener: tokio::net::UnixListener,
+    arrivals: mpsc::Sender<Arrival>,
+) {
+    let connections = tokio_stream::wrappers::UnixListenerStream::new(listener);
+    serve(connections, arrivals).await;
+}
+
+async fn serve<I>(
+    connections: impl Stream<Item = Result<I, std::io::Error>>,
+    arrivals: mpsc::Sender<Arrival>,
+) where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let served = tonic::transport::Server::builder()
         .max_frame_size(256 << 10)
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(16 << 20)
         .serve_with_incoming(AttachServer { arrivals }, connections);
-    // Streams in memory do not fail; whoever waits for the plugins learns that they are gone.
+    // When it fails, whoever waits for the plugins learns that they are gone.
     let _ = served.await;
 }
 
