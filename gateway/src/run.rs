@@ -16,12 +16,13 @@ use mesh_runtime::tasks::ThreadError;
 use mesh_runtime::{Context, ReadyLatch, Tasks, ThreadHandle, admin};
 use router::{Router, RouterConfig, TableStore, TableStoreError};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::RunConfig;
 use crate::composite::Compositor;
 use crate::coordinator::{Coordinators, follow};
-use crate::http::body::Work;
+use crate::http::body::Works;
 use crate::http::front::Front;
 use crate::http::listener;
 use crate::http::server::{Limits, serve};
@@ -81,7 +82,7 @@ struct Gateway {
     tasks: Tasks,
     threads: Vec<ThreadHandle<Result<(), RunError>>>,
     sessions: Arc<Sessions>,
-    work: Work,
+    work: Works,
     /// No more connections are taken.
     stop: CancellationToken,
     /// Streams end.
@@ -157,7 +158,7 @@ impl Gateway {
             tasks,
             threads: Vec::new(),
             sessions,
-            work: Work::default(),
+            work: Works::default(),
             stop,
             close,
             end,
@@ -226,14 +227,13 @@ impl Gateway {
     async fn stop_in_order(&mut self, broken: bool) -> Option<RunError> {
         self.stop.cancel();
         let grace = self.config.gateway.drain_grace.get();
-        if !broken && tokio::time::timeout(grace, self.work.idle()).await.is_err() {
-            let running = self.work.running();
-            tracing::warn!(
-                running,
-                ?grace,
-                "requests were still running and are given up"
-            );
+        let (calls, subscriptions) = (&self.work.calls, &self.work.subscriptions);
+        if !broken && timeout(grace, calls.idle()).await.is_err() {
+            let running = calls.running();
+            tracing::warn!(running, ?grace, "requests still run and are given up");
         }
+        // They have been told already; some clients may not have taken it.
+        let _ = timeout(CLOSE, subscriptions.idle()).await;
         self.close.cancel();
         self.sessions.close_all(CLOSE).await;
         self.end.cancel();
@@ -261,7 +261,7 @@ struct Seed {
     shared: Arc<Shared>,
     table: watch::Receiver<Arc<Table>>,
     sessions: Arc<Sessions>,
-    work: Work,
+    work: Works,
     ready: ReadyLatch,
     stop: CancellationToken,
     close: CancellationToken,

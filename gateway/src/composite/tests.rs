@@ -41,6 +41,7 @@ pub fn table(plugins: &[(Value, InstanceState)]) -> Table {
     Table::default().apply(&update).unwrap()
 }
 
+/// A manifest with capabilities, each with an entry whose title says the version.
 pub fn plugin(name: &str, version: &str, capabilities: &[&str]) -> Value {
     let entry = |capability: &&str| {
         let (kind, name) = capability.split_once(':').unwrap();

@@ -90,6 +90,15 @@ impl Body for AnswerBody {
     }
 }
 
+/// What is being worked on. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Works {
+    /// Requests.
+    pub calls: Work,
+    /// Subscriptions, which end when they are told that the gateway stops.
+    pub subscriptions: Work,
+}
+
 /// Requests that are being worked on, their answers' way included. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Work {

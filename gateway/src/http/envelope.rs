@@ -20,6 +20,8 @@ pub struct Envelope {
     pub method: Option<String>,
     /// The request carries a protocol version in its `_meta`, as from 2026-07-28 on.
     pub versioned: bool,
+    /// The cursor of a list, when it is none: the MCP library would take no notice of it.
+    pub bad_cursor: Option<String>,
 }
 
 /// The sorts of messages.
@@ -69,10 +71,12 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Params<'a> {
     #[serde(borrow, rename = "_meta")]
     meta: Option<Meta<'a>>,
+    #[serde(borrow)]
+    cursor: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -122,15 +126,17 @@ pub fn read(body: &[u8]) -> Result<Envelope, NoMessage> {
     {
         return Err(shape(id, "params is not an object"));
     }
-    let params = raw
-        .params
-        .and_then(|raw| serde_json::from_str::<Params<'_>>(raw.get()).ok());
-    let version = params.and_then(|params| params.meta?.version);
+    let params = raw.params.map(RawValue::get).unwrap_or("{}");
+    let params: Params<'_> = serde_json::from_str(params).unwrap_or_default();
+    let bad_cursor = params.cursor.map(RawValue::get);
     Ok(Envelope {
         kind,
         id,
         method: raw.method.map(Cow::into_owned),
-        versioned: version.is_some(),
+        versioned: params.meta.is_some_and(|meta| meta.version.is_some()),
+        bad_cursor: bad_cursor
+            .filter(|cursor| !cursor.starts_with('"'))
+            .map(|cursor| cursor.chars().take(80).collect()),
     })
 }
 
@@ -175,6 +181,9 @@ mod tests {
         assert_eq!(envelope.method.as_deref(), Some("tools/call"));
         assert_eq!(envelope.id, Some(RequestId::String("é".into())));
         assert!(envelope.versioned);
+        assert_eq!(envelope.bad_cursor, None);
+        let list = br#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"cursor":5}}"#;
+        assert_eq!(read(list).unwrap().bad_cursor.as_deref(), Some("5"));
         let bare = read(br#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#).unwrap();
         assert!(!bare.versioned);
     }

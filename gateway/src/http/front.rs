@@ -11,13 +11,13 @@ use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Body;
-use rmcp::model::RequestId;
+use rmcp::model::{ErrorCode, RequestId};
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::body::{AnswerBody, Running, Work};
+use super::body::{AnswerBody, Running, Works};
 use super::envelope::{self, Envelope, Kind};
 use super::origin::OriginCheck;
 use super::refusal::{Refusal, of_library};
@@ -36,6 +36,9 @@ const MAX_LINE: usize = 16 * 1024;
 /// Answers every request of one shard.
 pub struct Front {
     check: OriginCheck,
+    /// The admin endpoints are checked, too. Not where the gateway is meant to be reached from other
+    /// machines: probes and scrapers call it by whatever address it has.
+    check_admin: bool,
     max_body: usize,
     body_timeout: Duration,
     max_sessions: usize,
@@ -44,7 +47,7 @@ pub struct Front {
     with_sessions: StreamableHttpService<GatewayHandler, Sessions>,
     single: StreamableHttpService<GatewayHandler, NeverSessionManager>,
     admin: Router,
-    work: Work,
+    work: Works,
 }
 
 impl Front {
@@ -56,7 +59,7 @@ impl Front {
         sessions: Arc<Sessions>,
         admin: Router,
         close: CancellationToken,
-        work: Work,
+        work: Works,
     ) -> Self {
         // The library's own checks of Host and size are off: both are done here, with clearer words.
         let library = StreamableHttpServerConfig::default()
@@ -67,6 +70,7 @@ impl Front {
         let (one, other) = (Arc::clone(&shard), Arc::clone(&shard));
         Self {
             check: OriginCheck::new(&config.allowed_hosts, &config.allowed_origins),
+            check_admin: config.listen.ip().is_loopback(),
             max_body: config.max_body.as_usize(),
             body_timeout: config.request_timeout.get(),
             max_sessions: usize::try_from(config.max_sessions).unwrap_or(usize::MAX),
@@ -93,8 +97,14 @@ impl Front {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let answered = match self.check.check(request.uri(), request.headers()) {
-            Ok(()) if request.uri().path() == MCP_PATH => self.mcp(request).await,
+        let for_mcp = request.uri().path() == MCP_PATH;
+        let checked = if for_mcp || self.check_admin {
+            self.check.check(request.uri(), request.headers())
+        } else {
+            Ok(())
+        };
+        let answered = match checked {
+            Ok(()) if for_mcp => self.mcp(request).await,
             Ok(()) => Ok(self.admin(request).await),
             Err(error) => Err(error.into()),
         };
@@ -155,15 +165,18 @@ impl Front {
         let body = self.read(&parts.headers, body).await?;
         let envelope = envelope::read(&body)?;
         self.check_room(&envelope)?;
-        let single = is_single(&envelope, &parts.headers);
+        check_cursor(&envelope)?;
+        let of_session = is_of_session(&envelope, &parts.headers);
         let request = Request::from_parts(parts, Full::new(body));
-        // A subscription is no work that is waited for: it ends when the gateway stops.
-        let is_work = envelope.method.as_deref() != Some("subscriptions/listen");
-        let running = is_work.then(|| self.work.begin());
-        let response = if single {
-            self.single.handle(request).await
-        } else {
+        let work = match envelope.method.as_deref() {
+            Some("subscriptions/listen") => &self.work.subscriptions,
+            _ => &self.work.calls,
+        };
+        let running = Some(work.begin());
+        let response = if of_session {
             self.with_sessions.handle(request).await
+        } else {
+            self.single.handle(request).await
         };
         self.finish(response, envelope.id, running).await
     }
@@ -252,26 +265,46 @@ impl Front {
     }
 }
 
-/// A request that has neither a session nor says a protocol version which has none: it is served by
-/// itself, so that a line of curl needs no handshake before it.
-fn is_single(envelope: &Envelope, headers: &HeaderMap) -> bool {
+/// The MCP library reads a list's cursor that is no text as none, and would begin the list anew for
+/// ever.
+fn check_cursor(envelope: &Envelope) -> Result<(), Refusal> {
+    let is_list = envelope
+        .method
+        .as_deref()
+        .is_some_and(|name| name.ends_with("/list"));
+    match &envelope.bad_cursor {
+        Some(cursor) if is_list => {
+            let text = format!("cursor must be a string, not {cursor}");
+            let refusal = Refusal::new(StatusCode::BAD_REQUEST, text);
+            Err(Refusal {
+                code: ErrorCode::INVALID_PARAMS,
+                ..refusal.to(envelope.id.clone())
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a message is part of a session. Others are served by themselves: those that say a protocol
+/// version which has no sessions, and those that say nothing, so that a line of curl needs no handshake
+/// before it.
+fn is_of_session(envelope: &Envelope, headers: &HeaderMap) -> bool {
     let method = envelope.method.as_deref().unwrap_or_default();
     let version = headers
         .get("mcp-protocol-version")
         .and_then(|value| value.to_str().ok());
-    envelope.kind == Kind::Request
-        && !matches!(
-            method,
-            "initialize" | "server/discover" | "subscriptions/listen"
-        )
-        && !envelope.versioned
-        && !headers.contains_key("mcp-session-id")
-        && version.is_none_or(|version| version < "2026-07-28")
+    let newer = envelope.versioned || version.is_some_and(|version| version >= "2026-07-28");
+    let named = headers.contains_key("mcp-session-id");
+    method == "initialize" || (!newer && (named || envelope.kind != Kind::Request))
 }
 
 /// Checks that the client takes what it may get. A client that takes anything (curl by default) takes
 /// both.
 fn accept(headers: &mut HeaderMap, method: &str) -> Result<(), Refusal> {
+    if headers.get(ACCEPT) == Some(&ANY_ANSWER) {
+        // What most clients send.
+        return Ok(());
+    }
     let given = headers.get_all(ACCEPT);
     let given: Vec<String> = given
         .iter()

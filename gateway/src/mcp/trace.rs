@@ -95,6 +95,7 @@ pub fn server_span(
     };
     let span = tracing::info_span!(
         target: RPC_TARGET,
+        parent: None,
         "mcp.server",
         otel.name = name,
         otel.kind = "server",
