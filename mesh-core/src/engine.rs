@@ -251,9 +251,17 @@ impl Engine {
     }
 
     fn store_current(&mut self, now: Timestamp) {
-        let Some(Staging { epoch, registry }) = self.staging.take() else {
+        let Some(Staging {
+            epoch,
+            mut registry,
+        }) = self.staging.take()
+        else {
             return;
         };
+        if epoch == self.epoch && !self.registry.is_newer_than(&registry) {
+            // The store forgets deletions in time, and with them what its last sequence was.
+            registry.applied = registry.applied.max(self.registry.applied);
+        }
         let before = std::mem::replace(&mut self.registry, registry);
         let new_bucket = self.epoch != 0 && self.epoch != epoch;
         self.store = StoreState::Current;
@@ -261,18 +269,6 @@ impl Engine {
         self.publisher.resynchronised(&before, &self.registry);
         if new_bucket {
             self.wait_for_return(&before, now);
-        }
-        let older = Revision {
-            epoch,
-            sequence: self.registry.applied,
-        };
-        if older < self.publisher.published() {
-            self.warn(format!(
-                "the registry's store is at {older}, and the table of {} was published already: the \
-                 table is held back until the store has passed it. Was the store replaced by an older \
-                 copy?",
-                self.publisher.published()
-            ));
         }
         self.unsettled.clear();
         let instances: Vec<InstanceId> = self.registry.instances.keys().copied().collect();

@@ -127,6 +127,23 @@ impl Registry {
         error.map_or(Ok(key), Err)
     }
 
+    /// Whether `other`, which was told later, is an older state of the same store: one of its records
+    /// was replaced or deleted here already.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        other.keys().any(|key| {
+            let (known, told) = (self.sequence_of(&key), other.sequence_of(&key));
+            told < known || (known == 0 && told <= self.applied)
+        })
+    }
+
+    fn keys(&self) -> impl Iterator<Item = Key> {
+        let nodes = self.nodes.keys().cloned().map(Key::Node);
+        let instances = self.instances.keys().copied().map(Key::Instance);
+        let wishes = self.wishes.keys().cloned().map(Key::Wish);
+        let unreadable = self.unreadable.keys().cloned();
+        nodes.chain(instances).chain(wishes).chain(unreadable)
+    }
+
     /// The sequence that a key has in the store; 0: there is no such key.
     pub fn sequence_of(&self, key: &Key) -> u64 {
         let stored = match key {

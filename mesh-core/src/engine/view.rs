@@ -223,6 +223,28 @@ impl Engine {
         }
     }
 
+    /// Why the published table is older than what the store holds, if it is.
+    #[must_use]
+    pub fn held_back(&self) -> Option<String> {
+        let stored = Revision {
+            epoch: self.epoch,
+            sequence: self.registry.applied,
+        };
+        let published = self.revision();
+        if !self.is_current() || stored == published {
+            return None;
+        }
+        Some(if stored < published {
+            format!(
+                "the registry's store is at {stored}, older than the published table {published}: was \
+                 it replaced by an older copy?"
+            )
+        } else {
+            "the registry's bucket is a new one: the table waits until its nodes are recorded again"
+                .to_owned()
+        })
+    }
+
     /// Figures for metrics.
     #[must_use]
     pub fn counts(&self) -> Counts {
