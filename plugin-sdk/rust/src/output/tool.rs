@@ -327,40 +327,36 @@ mod tests {
     //! The bytes that go over the wire.
 
     use super::*;
-    use anyhow_free::check;
 
-    mod anyhow_free {
-        //! A result as text, whatever made it.
-        use super::*;
-        pub fn check(made: Result<Vec<u8>, ToolError>) -> String {
-            made.map_or_else(
-                |error| panic!("{error}"),
-                |bytes| String::from_utf8_lossy(&bytes).into_owned(),
-            )
+    /// What goes over the wire, as text.
+    fn text<E: std::fmt::Debug>(made: Result<Vec<u8>, E>) -> String {
+        match made {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) => panic!("{error:?}"),
         }
     }
 
     #[test]
     fn an_object_is_both_text_and_structured() {
         let expected = r#"{"content":[{"type":"text","text":"{\"sum\":3}"}],"structuredContent":{"sum":3},"isError":false}"#;
-        assert_eq!(check(json!({"sum": 3}).encode()), expected);
+        assert_eq!(text(json!({"sum": 3}).encode()), expected);
         let through_a_value = json!({"sum": 3})
             .into_tool_output()
             .and_then(IntoToolOutput::encode);
-        assert_eq!(check(through_a_value), expected);
+        assert_eq!(text(through_a_value), expected);
     }
 
     #[test]
     fn what_is_no_object_is_text_only() {
         let expected = r#"{"content":[{"type":"text","text":"[1]"}],"isError":false}"#;
-        assert_eq!(check(json!([1]).encode()), expected);
+        assert_eq!(text(json!([1]).encode()), expected);
     }
 
     #[test]
     fn a_failure_is_a_result_unless_it_has_a_code() {
-        let failed = encode_failure(ToolError::new("no")).map_err(|error| ToolError::from(error));
+        let failed = encode_failure(ToolError::new("no"));
         assert_eq!(
-            check(failed),
+            text(failed),
             r#"{"content":[{"type":"text","text":"no"}],"isError":true}"#
         );
         let coded = encode_failure(ToolError::with_code(ErrorCode::NotFound, "no"));
@@ -371,8 +367,8 @@ mod tests {
     fn what_a_provider_gave_beside_is_kept() {
         let given = r#"{"content":[],"isError":true,"_meta":{"a":1}}"#;
         let decoded = ToolOutput::decode(&Payload::new(given, ""));
-        let output = decoded.map_or_else(|error| panic!("{error}"), |output| output);
+        let output = decoded.unwrap_or_else(|error| panic!("{error}"));
         assert!(output.is_error());
-        assert_eq!(check(output.encode()), given);
+        assert_eq!(text(output.encode()), given);
     }
 }

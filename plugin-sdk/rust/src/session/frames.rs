@@ -1,7 +1,5 @@
 //! What each frame of the host leads to.
 
-use std::task::Poll;
-
 use super::assembly::{Assembly, Step};
 use super::{Ended, Session, handshake, running};
 use crate::calls::{CallEvent, Peer, add_credit};
@@ -133,7 +131,7 @@ impl Session {
         let context = Context::new(id, self.attachment.clone(), call);
         let mut future = running::run(handler, payload, context.clone(), &capability);
         // Most handlers end at once: they never see the set of those that wait.
-        if let Poll::Pending = futures::poll!(&mut future) {
+        if futures::poll!(&mut future).is_pending() {
             self.calls.insert(id, context);
             self.running.push(future);
         }
