@@ -1,0 +1,257 @@
+//! The one task that owns the engine: events in, commands carried out, in one order.
+//!
+//! Nothing here waits for the network: writes run beside it, agents and followers have queues or
+//! take the table at their own pace.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use mesh_core::engine::{Command, Engine, Event, Outcome, RequestId, SessionId, StoreState};
+use mesh_core::error::MeshError;
+use mesh_core::record::Key;
+use mesh_runtime::ReadyLatch;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::feed::Feed;
+use crate::handle::{Input, ToAgent};
+use crate::metrics::CoordinatorMetrics;
+use crate::store::{self, Follow, Store};
+
+/// Writes that run at once; further ones wait, one per key.
+const WRITES: usize = 128;
+
+/// How long what agents' leaving changed may be written when the coordinator stops.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+/// The actor, before it runs.
+pub(crate) struct Actor<S> {
+    pub(crate) engine: Engine,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) store: S,
+    pub(crate) inputs: mpsc::Receiver<Input>,
+    pub(crate) feed: Feed,
+    pub(crate) metrics: CoordinatorMetrics,
+    /// Whether the registry is loaded and current.
+    pub(crate) ready: ReadyLatch,
+    /// How often the engine is told that time has passed.
+    pub(crate) tick: Duration,
+}
+
+type Writing = FuturesUnordered<BoxFuture<'static, (Event, &'static str)>>;
+
+/// The actor, running.
+struct Running<S> {
+    actor: Actor<S>,
+    sessions: BTreeMap<SessionId, mpsc::Sender<ToAgent>>,
+    requests: BTreeMap<RequestId, oneshot::Sender<Result<Outcome, MeshError>>>,
+    waiting: VecDeque<(Key, Option<Vec<u8>>, u64)>,
+    writing: Writing,
+    /// Why the registry is not current, as it was said last.
+    said: Option<String>,
+}
+
+impl<S: Store> Actor<S> {
+    /// Runs until `stop` is cancelled; then takes what still comes until all handles are gone, and
+    /// writes what that changed.
+    pub(crate) async fn run(self, mut follow: impl Follow, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(self.tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut running = Running {
+            actor: self,
+            sessions: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            writing: FuturesUnordered::new(),
+            said: None,
+        };
+        running.show();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                input = running.actor.inputs.recv() => match input {
+                    Some(input) => running.take(input),
+                    None => break,
+                },
+                told = follow.next() => match told {
+                    Some(told) => running.step(store::event(told)),
+                    None => break,
+                },
+                Some((event, outcome)) = running.writing.next() => running.wrote(event, outcome),
+                _ = ticks.tick() => running.step(Event::Tick),
+            }
+        }
+        let last = running.finish(&mut follow);
+        if tokio::time::timeout(LAST_WRITES, last).await.is_err() {
+            tracing::info!("some of the last changes were not stored; agents will say them again");
+        }
+    }
+}
+
+impl<S: Store> Running<S> {
+    /// Nobody new comes in; what is there is worked off.
+    async fn finish(&mut self, follow: &mut impl Follow) {
+        self.actor.inputs.close();
+        loop {
+            while let Ok(input) = self.actor.inputs.try_recv() {
+                self.take(input);
+            }
+            if self.waiting.is_empty() && self.writing.is_empty() {
+                return;
+            }
+            tokio::select! {
+                Some((event, outcome)) = self.writing.next() => self.wrote(event, outcome),
+                Some(told) = follow.next() => self.step(store::event(told)),
+                else => return,
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.step(event),
+            Input::Open {
+                event,
+                session,
+                to_agent,
+            } => {
+                self.sessions.insert(session, to_agent);
+                self.step(event);
+            }
+            Input::Request {
+                id,
+                operation,
+                reply,
+            } => {
+                self.requests.insert(id, reply);
+                self.step(Event::Requested {
+                    request: id,
+                    operation,
+                });
+            }
+            Input::Look(look) => look(&self.actor.engine),
+        }
+    }
+
+    fn wrote(&mut self, event: Event, outcome: &'static str) {
+        self.actor.metrics.wrote(outcome);
+        self.step(event);
+    }
+
+    fn step(&mut self, event: Event) {
+        if let Event::AgentClosed { session } = &event {
+            self.sessions.remove(session);
+        }
+        let begun = Instant::now();
+        let now = self.actor.clock.now();
+        let commands = self.actor.engine.step(event, now);
+        self.actor.metrics.stepped(begun.elapsed());
+        for command in commands {
+            self.carry_out(command);
+        }
+        self.start_writes();
+        self.show();
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Write {
+                key,
+                value,
+                expected,
+            } => self.waiting.push_back((key, value, expected)),
+            Command::Publish(update) => self.actor.feed.publish(update),
+            Command::Welcome { session } => self.send(session, ToAgent::Welcome),
+            Command::AskAnnounce { session } => self.send(session, ToAgent::AskAnnounce),
+            Command::Reject {
+                session,
+                instance,
+                error,
+            } => {
+                tracing::warn!(%error, "an instance is refused");
+                self.send(session, ToAgent::Reject(instance, error));
+            }
+            Command::Directive {
+                session,
+                action,
+                plugin,
+                reason,
+            } => self.send(session, ToAgent::Directive(action, plugin, reason)),
+            Command::CloseSession { session, error } => {
+                tracing::warn!(%error, "an agent's session is closed");
+                self.send(session, ToAgent::Close(error));
+                self.sessions.remove(&session);
+            }
+            Command::Reply { request, result } => {
+                if let Some(reply) = self.requests.remove(&request) {
+                    // Who asked may have gone.
+                    let _ = reply.send(result);
+                }
+            }
+            Command::Warn(text) => tracing::warn!("{text}"),
+        }
+    }
+
+    /// Queues something for an agent. One that takes nothing loses its session, which its stream
+    /// sees by the end of the queue; it comes back and is told anew.
+    fn send(&mut self, session: SessionId, message: ToAgent) {
+        let Some(queue) = self.sessions.get(&session) else {
+            return;
+        };
+        if queue.try_send(message).is_err() {
+            tracing::warn!(
+                session = session.0,
+                "an agent takes nothing: its session ends"
+            );
+            self.sessions.remove(&session);
+        }
+    }
+
+    fn start_writes(&mut self) {
+        while self.writing.len() < WRITES {
+            let Some((key, value, expected)) = self.waiting.pop_front() else {
+                return;
+            };
+            let store = self.actor.store.clone();
+            let write = store::write(store, key, expected, value.map(Bytes::from));
+            self.writing.push(Box::pin(write));
+        }
+    }
+
+    /// Says how it stands.
+    fn show(&mut self) {
+        let engine = &self.actor.engine;
+        self.actor.metrics.set(&engine.counts(), engine.revision());
+        let why = match engine.store() {
+            StoreState::Current => engine.held_back(),
+            StoreState::Starting => Some(
+                "the registry is not loaded: its store in NATS has not been reached yet".to_owned(),
+            ),
+            StoreState::Lost => Some(
+                "the registry's store in NATS can't be reached: the last table is served, running \
+                 plugins go on, changes are refused"
+                    .to_owned(),
+            ),
+        };
+        if why == self.said {
+            return;
+        }
+        match &why {
+            None => {
+                tracing::info!(revision = %engine.revision(), "the registry is current");
+                self.actor.ready.set_ready();
+            }
+            Some(why) => {
+                tracing::warn!("{why}");
+                self.actor.ready.set_not_ready(why.clone());
+            }
+        }
+        self.said = why;
+    }
+}

@@ -1,0 +1,264 @@
+//! `MeshAdmin`: what operators ask.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use mesh_core::capability::Capability;
+use mesh_core::engine::{Change, Engine, Operation, Outcome, PluginFilter};
+use mesh_core::error::{ErrorCode, MeshError};
+use mesh_core::id::PluginName;
+use mesh_proto::admin::mesh_admin_server::MeshAdmin;
+use mesh_proto::admin::{
+    DisablePluginRequest, EnablePluginRequest, GetGraphRequest, GetGraphResponse, GetPluginRequest,
+    GetPluginResponse, ListNodesRequest, ListNodesResponse, ListPluginsRequest,
+    ListPluginsResponse, PluginChangeResponse, UnloadPluginRequest, WatchRequest, WatchResponse,
+};
+use mesh_proto::convert::WireError;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{OUTGOING, Services, finish, refuse, view};
+use crate::handle::stopped;
+
+/// Longest reason of a change, in bytes.
+const MAX_REASON: usize = 1_024;
+
+#[tonic::async_trait]
+impl MeshAdmin for Services {
+    async fn list_plugins(
+        &self,
+        request: Request<ListPluginsRequest>,
+    ) -> Result<Response<ListPluginsResponse>, Status> {
+        let filter = filter(&request.into_inner()).map_err(refuse)?;
+        let look = move |engine: &Engine| (engine.plugins(&filter), engine.revision());
+        let (plugins, revision) = self.handle.look(look).await.map_err(refuse)?;
+        Ok(Response::new(ListPluginsResponse {
+            plugins: plugins.into_iter().map(view::plugin).collect(),
+            revision: Some(revision.into()),
+        }))
+    }
+
+    async fn get_plugin(
+        &self,
+        request: Request<GetPluginRequest>,
+    ) -> Result<Response<GetPluginResponse>, Status> {
+        let name = plugin_name("name", &request.into_inner().name).map_err(refuse)?;
+        let wanted = name.clone();
+        let look = move |engine: &Engine| engine.plugin(&wanted);
+        let versions = self.handle.look(look).await.map_err(refuse)?;
+        if versions.is_empty() {
+            return Err(refuse(unknown(&name)));
+        }
+        Ok(Response::new(GetPluginResponse {
+            versions: versions.into_iter().map(view::plugin).collect(),
+        }))
+    }
+
+    async fn get_graph(
+        &self,
+        request: Request<GetGraphRequest>,
+    ) -> Result<Response<GetGraphResponse>, Status> {
+        let plugin = match request.into_inner().plugin.as_str() {
+            "" => None,
+            text => Some(plugin_name("plugin", text).map_err(refuse)?),
+        };
+        let wanted = plugin.clone();
+        let look = move |engine: &Engine| engine.graph(wanted.as_ref());
+        let graph = self.handle.look(look).await.map_err(refuse)?;
+        if let Some(plugin) = plugin.filter(|_| graph.nodes.is_empty()) {
+            return Err(refuse(unknown(&plugin)));
+        }
+        Ok(Response::new(view::graph(graph)))
+    }
+
+    async fn list_nodes(
+        &self,
+        _: Request<ListNodesRequest>,
+    ) -> Result<Response<ListNodesResponse>, Status> {
+        let nodes = self.handle.look(Engine::nodes).await.map_err(refuse)?;
+        Ok(Response::new(ListNodesResponse {
+            nodes: nodes.into_iter().map(view::node).collect(),
+        }))
+    }
+
+    async fn enable_plugin(
+        &self,
+        request: Request<EnablePluginRequest>,
+    ) -> Result<Response<PluginChangeResponse>, Status> {
+        let by = request.remote_addr();
+        let EnablePluginRequest { name, reason } = request.into_inner();
+        self.change(&name, Change::Enable, reason, by).await
+    }
+
+    async fn disable_plugin(
+        &self,
+        request: Request<DisablePluginRequest>,
+    ) -> Result<Response<PluginChangeResponse>, Status> {
+        let by = request.remote_addr();
+        let DisablePluginRequest { name, reason } = request.into_inner();
+        self.change(&name, Change::Disable, reason, by).await
+    }
+
+    async fn unload_plugin(
+        &self,
+        request: Request<UnloadPluginRequest>,
+    ) -> Result<Response<PluginChangeResponse>, Status> {
+        let by = request.remote_addr();
+        let UnloadPluginRequest {
+            name,
+            reason,
+            cascade,
+        } = request.into_inner();
+        self.change(&name, Change::Unload { cascade }, reason, by)
+            .await
+    }
+
+    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        // Nothing is known before the registry is loaded: say so instead of waiting.
+        self.handle.look(|_| ()).await.map_err(refuse)?;
+        let (out, stream) = mpsc::channel(OUTGOING);
+        let (services, stop) = (self.clone(), self.tasks.token());
+        self.tasks.spawn("operator's watch", async move {
+            let _following = services.metrics.following();
+            let mut follower = services.feed.follow(None);
+            let watching = async {
+                loop {
+                    let update = tokio::select! {
+                        () = out.closed() => return,
+                        update = follower.next() => update,
+                    };
+                    let response = WatchResponse {
+                        update: Some(update),
+                    };
+                    if out.send(Ok(response)).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            let error = tokio::select! {
+                () = stop.cancelled() => Some(stopped()),
+                () = watching => None,
+            };
+            finish(&out, error).await;
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+impl Services {
+    async fn change(
+        &self,
+        name: &str,
+        change: Change,
+        reason: String,
+        by: Option<SocketAddr>,
+    ) -> Result<Response<PluginChangeResponse>, Status> {
+        let changed = self.carry_out(name, change, reason, by).await;
+        let outcome = changed.map_err(refuse)?;
+        Ok(Response::new(view::outcome(outcome)))
+    }
+
+    async fn carry_out(
+        &self,
+        name: &str,
+        change: Change,
+        reason: String,
+        by: Option<SocketAddr>,
+    ) -> Result<Outcome, MeshError> {
+        let plugin = plugin_name("name", name)?;
+        if reason.len() > MAX_REASON {
+            let problem = format!("has {} bytes, {MAX_REASON} is the most", reason.len());
+            return Err(WireError::new("reason", problem).into());
+        }
+        let by = by.map_or_else(String::new, |address| format!("an operator at {address}"));
+        let operation = Operation {
+            plugin,
+            change,
+            by,
+            reason,
+        };
+        tracing::info!(
+            plugin = name,
+            ?change,
+            by = operation.by,
+            "an operator wants a change"
+        );
+        self.handle.request(operation).await
+    }
+}
+
+fn field<T: FromStr<Err: std::fmt::Display>>(field: &str, text: &str) -> Result<T, MeshError> {
+    let parsed = text.parse();
+    parsed.map_err(|error| WireError::new(field, error).into())
+}
+
+fn plugin_name(name: &str, text: &str) -> Result<PluginName, MeshError> {
+    if text.is_empty() {
+        return Err(WireError::new(name, "is empty: name a plugin").into());
+    }
+    field(name, text)
+}
+
+fn unknown(plugin: &PluginName) -> MeshError {
+    let text = format!("there is no plugin {plugin}; list those that are there");
+    MeshError::new(ErrorCode::NotFound, text)
+}
+
+fn filter(request: &ListPluginsRequest) -> Result<PluginFilter, MeshError> {
+    let mut filter = PluginFilter::default();
+    match request.capability.trim() {
+        "" => {}
+        text if text.contains(':') => {
+            filter.capability = Some(field::<Capability>("capability", text)?);
+        }
+        text => filter.kind = Some(field("capability", text)?),
+    }
+    match request.status.trim() {
+        "" => {}
+        text => filter.state = Some(field("status", text)?),
+    }
+    Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+
+    fn wanted(capability: &str, status: &str) -> Result<PluginFilter, String> {
+        let request = ListPluginsRequest {
+            capability: capability.into(),
+            status: status.into(),
+        };
+        filter(&request).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_filter_names_a_kind_a_capability_or_a_state() {
+        assert!(wanted("tools", "").unwrap().kind.is_some());
+        assert!(wanted("tool:add", "").unwrap().capability.is_some());
+        assert!(wanted("", "blocked").unwrap().state.is_some());
+        assert!(wanted("", "").unwrap().kind.is_none());
+    }
+
+    #[test]
+    fn a_wrong_filter_word_is_named_with_its_field() {
+        let error = wanted("gadget", "").unwrap_err();
+        assert!(
+            error.starts_with("invalid_argument: capability: "),
+            "{error}"
+        );
+        assert!(error.contains("the kinds are tool"), "{error}");
+        let error = wanted("tool:", "").unwrap_err();
+        assert!(
+            error.contains("the name after the kind is empty"),
+            "{error}"
+        );
+        let error = wanted("", "running").unwrap_err();
+        assert!(error.starts_with("invalid_argument: status: "), "{error}");
+        assert!(error.contains("use discovered"), "{error}");
+    }
+}

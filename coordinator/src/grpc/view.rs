@@ -1,0 +1,51 @@
+//! What operators are shown, on the wire.
+
+use mesh_core::engine::{GraphNode, GraphView, NodeView, Outcome, PluginView};
+use mesh_proto::{admin, control};
+
+pub(super) fn plugin(own: PluginView) -> admin::PluginView {
+    admin::PluginView {
+        manifest: Some((&*own.manifest).into()),
+        instances: own.instances.into_iter().map(Into::into).collect(),
+        disabled: own.disabled,
+        unloaded: own.unloaded,
+    }
+}
+
+pub(super) fn node(own: NodeView) -> admin::NodeView {
+    admin::NodeView {
+        node: Some(own.route.into()),
+        connected: own.connected,
+        since_ms: own.since.0,
+        instances: u32::try_from(own.instances).unwrap_or(u32::MAX),
+        acknowledged: own.acknowledged.map(Into::into),
+    }
+}
+
+pub(super) fn graph(own: GraphView) -> admin::GetGraphResponse {
+    let node = |node: GraphNode| admin::GraphNode {
+        id: node.id,
+        state: control::InstanceState::from(node.state).into(),
+        reason: node.reason,
+        unmet: node.unmet,
+    };
+    let edge = |(from, to, edge): (String, String, mesh_core::graph::Edge)| admin::GraphEdge {
+        from,
+        to,
+        requirement: edge.requirement,
+        optional: edge.optional,
+    };
+    admin::GetGraphResponse {
+        nodes: own.nodes.into_iter().map(node).collect(),
+        edges: own.edges.into_iter().map(edge).collect(),
+        start_order: own.start_order,
+    }
+}
+
+pub(super) fn outcome(own: Outcome) -> admin::PluginChangeResponse {
+    admin::PluginChangeResponse {
+        changed: own.changed.iter().map(ToString::to_string).collect(),
+        affected: own.affected.iter().map(ToString::to_string).collect(),
+        revision: Some(own.revision.into()),
+    }
+}
