@@ -2,6 +2,7 @@
 //! and errors that say in one line what was wrong.
 
 pub mod body;
+mod cors;
 pub mod envelope;
 pub mod front;
 pub mod listener;

@@ -10,7 +10,8 @@ mod outbox;
 pub mod sessions;
 mod shard;
 mod trace;
+mod work;
 
-pub use self::handler::GatewayHandler;
 pub use self::shard::{Parts, Shard, Shared};
 pub use self::trace::Link;
+pub use self::work::GatewayHandler;

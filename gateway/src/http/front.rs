@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::body::{AnswerBody, Running, Works};
+use super::cors::{self, Page};
 use super::envelope::{self, Envelope, Kind};
 use super::origin::OriginCheck;
 use super::refusal::{Refusal, of_library};
@@ -98,25 +99,29 @@ impl Front {
         B::Error: std::error::Error + Send + Sync + 'static,
     {
         let for_mcp = request.uri().path() == MCP_PATH;
-        let checked = if for_mcp || self.check_admin {
-            self.check.check(request.uri(), request.headers())
-        } else {
-            Ok(())
+        let must_check = for_mcp || self.check_admin;
+        if must_check && let Err(error) = self.check.check(request.uri(), request.headers()) {
+            return self.refuse(error.into());
+        }
+        // Leave is given to no page that was not checked.
+        let page = Page::of(request.headers()).filter(|_| must_check);
+        let answered = match cors::preflight(request.method(), request.headers()) {
+            Some(response) => Ok(response),
+            None if for_mcp => self.mcp(request).await,
+            None => Ok(self.admin(request).await),
         };
-        let answered = match checked {
-            Ok(()) if for_mcp => self.mcp(request).await,
-            Ok(()) => Ok(self.admin(request).await),
-            Err(error) => Err(error.into()),
-        };
-        answered.unwrap_or_else(|refusal| {
-            self.shard.shared.metrics.refused(refusal.word());
-            tracing::debug!(
-                status = refusal.status.as_u16(),
-                reason = refusal.message,
-                "refused"
-            );
-            refusal.response()
-        })
+        let mut response = answered.unwrap_or_else(|refusal| self.refuse(refusal));
+        if let Some(page) = page {
+            page.allow(response.headers_mut());
+        }
+        response
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<AnswerBody> {
+        self.shard.shared.metrics.refused(refusal.word());
+        let status = refusal.status.as_u16();
+        tracing::debug!(status, reason = refusal.message, "refused");
+        refusal.response()
     }
 
     async fn admin<B>(&self, request: Request<B>) -> Response<AnswerBody> {

@@ -1,228 +1,29 @@
-//! What each MCP request does: lists from the catalog, calls to plugins, the gateway's own tools.
-//!
-//! One handler serves a session (2025-11-25 and older), or a single request.
+//! What clients may ask, as the MCP library passes it on: lists from the catalog, calls to plugins,
+//! the gateway's own tools.
 
 // MCP 2026-07-28 deprecates logging, and clients of both versions still use it.
 #![expect(deprecated, reason = "clients still ask for logs")]
 
-use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use mesh_core::error::MeshError;
-use mesh_runtime::trace::context_of;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestMethod,
-    CompleteRequestParams, CompleteResult, CustomRequest, CustomResult, ErrorCode as RpcCode,
-    ErrorData, GetPromptRequestParams, GetPromptResponse, GetPromptResult, JsonObject,
-    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
-    ReadResourceResult, ResultType, ServerConfig, SetLevelRequestMethod, SetLevelRequestParams,
-    SubscriptionFilter, Tool,
+    CallToolRequestParams, CallToolResponse, CompleteRequestMethod, CompleteRequestParams,
+    CompleteResult, CustomRequest, CustomResult, ErrorCode as RpcCode, ErrorData,
+    GetPromptRequestParams, GetPromptResponse, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
+    ReadResourceRequestParams, ReadResourceResponse, ServerConfig, SetLevelRequestMethod,
+    SetLevelRequestParams, SubscriptionFilter, Tool,
 };
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{RoleServer, ServerHandler};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::time::Instant;
-use tracing::Instrument;
 
-use super::calls::{self, Call, Served};
-use super::errors::{self, rpc_error};
-use super::logging::{self, SessionLevel};
-use super::trace::{self, Target};
-use super::{Shard, lists};
+use super::trace::Target;
+use super::work::{asked, without_sessions};
+use super::{GatewayHandler, errors, lists, notify};
 use crate::composite::cursor::List;
-use crate::composite::{Route, Serves, nearest};
-use crate::manage;
-
-/// Serves one session, or one request without a session.
-pub struct GatewayHandler {
-    shard: Arc<Shard>,
-    session: Option<SessionLevel>,
-}
-
-/// What a request needs beside its parameters.
-struct Asked<'a> {
-    method: &'static str,
-    target: Target<'a>,
-    context: &'a RequestContext<RoleServer>,
-}
-
-impl GatewayHandler {
-    /// A handler for a session.
-    #[must_use]
-    pub fn for_session(shard: Arc<Shard>) -> Self {
-        Self {
-            shard,
-            session: Some(SessionLevel::default()),
-        }
-    }
-
-    /// A handler for one request.
-    #[must_use]
-    pub fn for_request(shard: Arc<Shard>) -> Self {
-        Self {
-            shard,
-            session: None,
-        }
-    }
-
-    /// Does the work of a request within its span, and counts it.
-    async fn observe<T, F, W>(&self, asked: Asked<'_>, work: W) -> Result<T, ErrorData>
-    where
-        F: Future<Output = Result<T, ErrorData>>,
-        W: FnOnce(mesh_core::call::TraceContext) -> F,
-    {
-        let shared = &self.shard.shared;
-        let Asked {
-            method,
-            target,
-            context,
-        } = asked;
-        let started = Instant::now();
-        let client = trace::client_context(context);
-        let span = trace::server_span(shared.exporting, method, target, context, &client);
-        let trace = context_of(&span, &client);
-        let done = work(trace).instrument(span.clone()).await;
-        let outcome = match &done {
-            Ok(_) => "ok",
-            Err(error) => {
-                trace::record_error(&span, error);
-                errors::outcome(error)
-            }
-        };
-        shared.metrics.request(method, outcome, started.elapsed());
-        done
-    }
-
-    /// The least gravity of log lines that the client of a request wants; `None`: it wants none.
-    fn log_level(&self, context: &RequestContext<RoleServer>) -> Option<u8> {
-        let asked = context.meta.log_level().map(logging::gravity);
-        asked.or_else(|| self.session.as_ref().map(SessionLevel::least))
-    }
-
-    async fn call_plugin<T: DeserializeOwned>(
-        &self,
-        route: &Route,
-        arguments: &impl serde::Serialize,
-        trace: mesh_core::call::TraceContext,
-        context: &RequestContext<RoleServer>,
-        expected: &str,
-    ) -> Result<T, ErrorData> {
-        let work = async {
-            let call = Call {
-                route,
-                payload: calls::payload(arguments)?,
-                trace,
-                logs: self.log_level(context),
-            };
-            let served: Served = calls::run(&self.shard, call, context).await?;
-            served.read(expected)
-        };
-        work.await.map_err(|error: MeshError| rpc_error(&error))
-    }
-
-    async fn run_tool(
-        &self,
-        request: CallToolRequestParams,
-        trace: mesh_core::call::TraceContext,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<CallToolResult, ErrorData> {
-        let catalog = self.shard.shared.catalog();
-        let arguments = request.arguments.unwrap_or_default();
-        let Some(item) = catalog.tools.get(&request.name) else {
-            let names = catalog.tools.items().iter().map(|item| &*item.key);
-            let near = nearest(&request.name, names);
-            return Err(errors::unknown("tool", &request.name, "tools/list", &near));
-        };
-        let mut result: CallToolResult = match &item.serves {
-            Serves::Management => {
-                manage::call(&self.shard.shared, &request.name, arguments).await?
-            }
-            Serves::Plugin(route) => {
-                self.call_plugin(route, &arguments, trace, context, "CallToolResult")
-                    .await?
-            }
-        };
-        if result.is_error == Some(true) {
-            trace::record_tool_error(&tracing::Span::current());
-        }
-        result.result_type.get_or_insert(ResultType::COMPLETE);
-        if !without_sessions(context) {
-            // Older clients take objects alone, and refuse the whole answer otherwise.
-            result
-                .structured_content
-                .take_if(|value| !value.is_object());
-        }
-        Ok(result)
-    }
-
-    async fn run_prompt(
-        &self,
-        request: GetPromptRequestParams,
-        trace: mesh_core::call::TraceContext,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<GetPromptResult, ErrorData> {
-        let catalog = self.shard.shared.catalog();
-        let found = catalog.prompts.get(&request.name);
-        let Some(Serves::Plugin(route)) = found.map(|item| &item.serves) else {
-            let names = catalog.prompts.items().iter().map(|item| &*item.key);
-            let near = nearest(&request.name, names);
-            return Err(errors::unknown(
-                "prompt",
-                &request.name,
-                "prompts/list",
-                &near,
-            ));
-        };
-        let arguments: JsonObject = request.arguments.unwrap_or_default();
-        let mut result: GetPromptResult = self
-            .call_plugin(route, &arguments, trace, context, "GetPromptResult")
-            .await?;
-        result.result_type.get_or_insert(ResultType::COMPLETE);
-        Ok(result)
-    }
-
-    async fn run_read(
-        &self,
-        request: ReadResourceRequestParams,
-        trace: mesh_core::call::TraceContext,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<ReadResourceResult, ErrorData> {
-        let catalog = self.shard.shared.catalog();
-        let Some(route) = catalog.resource_route(&request.uri) else {
-            return Err(errors::unknown_uri(&request.uri));
-        };
-        let payload = json!({ "uri": request.uri });
-        let mut result: ReadResourceResult = self
-            .call_plugin(route, &payload, trace, context, "ReadResourceResult")
-            .await?;
-        result.result_type.get_or_insert(ResultType::COMPLETE);
-        Ok(result)
-    }
-
-    fn page_size(&self) -> usize {
-        self.shard.shared.page_size
-    }
-}
-
-fn asked<'a>(
-    method: &'static str,
-    target: Target<'a>,
-    context: &'a RequestContext<RoleServer>,
-) -> Asked<'a> {
-    Asked {
-        method,
-        target,
-        context,
-    }
-}
-
-/// Whether the client speaks 2026-07-28 or newer, where sessions and their requests are no more.
-fn without_sessions(context: &RequestContext<RoleServer>) -> bool {
-    let version = context.protocol_version();
-    version.is_some_and(|version| !version.has_initialize())
-}
 
 impl ServerHandler for GatewayHandler {
     fn get_info(&self) -> ServerConfig {
@@ -235,7 +36,9 @@ impl ServerHandler for GatewayHandler {
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
-        if self.session.is_some() {
+        if let Some(session) = &self.session
+            && !session.registered.swap(true, Ordering::Relaxed)
+        {
             self.shard.shared.notifier.register(context.peer);
         }
     }
@@ -383,8 +186,8 @@ impl ServerHandler for GatewayHandler {
             asked("logging/setLevel", Target::None, &context),
             |_| async {
                 match &self.session {
-                    Some(level) => {
-                        level.set(request.level);
+                    Some(session) => {
+                        session.level.set(request.level);
                         Ok(())
                     }
                     None if without_sessions(&context) => {
@@ -412,7 +215,7 @@ impl ServerHandler for GatewayHandler {
     }
 
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
-        super::notify::listen(&self.shard.shared, &context).await;
+        notify::listen(&self.shard.shared, &context).await;
         Ok(())
     }
 

@@ -270,3 +270,43 @@ async fn messages_that_break_a_rule_are_told_the_field() {
         assert!(message.contains(says), "{method} {params}: {message}");
     }
 }
+
+#[tokio::test]
+async fn pages_of_allowed_origins_may_use_the_gateway_and_others_may_not() {
+    let mesh = FakeMesh::start().await;
+    let header = |name, value: &str| (name, value.to_owned());
+    let ask = |origin: &str| {
+        vec![
+            header("origin", origin),
+            header("access-control-request-method", "POST"),
+            header("access-control-request-headers", "content-type,mcp-method"),
+        ]
+    };
+    let page = "http://localhost:6274";
+    let answer = http::request(mesh.port, "OPTIONS", "/mcp", &ask(page), "").await;
+    assert_eq!(answer.status, 204, "{answer:?}");
+    assert_eq!(answer.headers["access-control-allow-origin"], page);
+    assert_eq!(
+        answer.headers["access-control-allow-headers"],
+        "content-type,mcp-method"
+    );
+
+    let evil = ask("https://evil.example");
+    let answer = http::request(mesh.port, "OPTIONS", "/mcp", &evil, "").await;
+    assert_eq!(answer.status, 403, "{answer:?}");
+    assert!(!answer.headers.contains_key("access-control-allow-origin"));
+
+    let json = header("content-type", "application/json");
+    let answer = http::post(mesh.port, &[json.clone(), header("origin", page)], PING).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.headers["access-control-allow-origin"], page);
+    let exposed = answer.headers["access-control-expose-headers"]
+        .to_str()
+        .unwrap();
+    assert!(exposed.contains("Mcp-Session-Id"), "{exposed}");
+    let answer = http::post(mesh.port, &[json], PING).await;
+    assert!(!answer.headers.contains_key("access-control-allow-origin"));
+    // Without the question of a browser it is a method like any other.
+    let answer = http::request(mesh.port, "OPTIONS", "/mcp", &[], "").await;
+    assert_eq!(answer.status, 405, "{answer:?}");
+}
