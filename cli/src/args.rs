@@ -211,6 +211,12 @@ pub struct NewArgs {
 pub struct DoctorArgs {
     #[command(flatten)]
     pub common: CommonFlags,
+    /// The coordinator to look at (default: that of the running `dev`, else of the configuration)
+    #[arg(long, value_name = "URL", env = "PLUGMESH_COORDINATOR")]
+    pub coordinator: Option<String>,
+    /// The gateway to look at, by its MCP address
+    #[arg(long, value_name = "URL", env = "PLUGMESH_GATEWAY")]
+    pub gateway: Option<String>,
     /// Folder of `plugmesh dev`; what runs from it is looked at
     #[arg(long, value_name = "DIR", default_value = crate::dev::DEFAULT_DATA)]
     pub data: PathBuf,

@@ -61,13 +61,13 @@ impl Section {
     pub fn rules(self, config: &Config) -> Vec<Mistake> {
         let mut mistakes = Vec::new();
         if matches!(self, Self::Coordinator | Self::All) {
-            mistakes.extend(config.coordinator().validate());
+            mistakes.extend(config.coordinator.validate());
         }
         if matches!(self, Self::Agent | Self::All) {
             mistakes.extend(config.agent().validate());
         }
         if matches!(self, Self::Gateway | Self::All) {
-            mistakes.extend(config.gateway().gateway.validate());
+            mistakes.extend(config.gateway.validate());
         }
         mistakes
     }

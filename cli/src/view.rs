@@ -1,11 +1,13 @@
 //! What a coordinator tells of plugins, as domain types and in words for a person.
 
 use mesh_core::capability::CapabilityKind;
+use mesh_core::id::PluginName;
 use mesh_core::manifest::Manifest;
 use mesh_core::state::InstanceState;
 use mesh_core::table::InstanceRoute;
 use mesh_proto::admin;
 use mesh_proto::convert::WireError;
+use semver::Version;
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -14,6 +16,10 @@ use crate::output::count;
 /// One version of a plugin.
 #[derive(Debug, Clone, Serialize)]
 pub struct PluginView {
+    /// Its name.
+    pub name: PluginName,
+    /// Its version.
+    pub version: Version,
     /// The best state of its instances; "disabled" and "unloaded" are operators' wishes.
     pub state: String,
     /// Why, for a person.
@@ -56,6 +62,8 @@ impl PluginView {
             None => ("absent".to_owned(), "no instance is running".to_owned()),
         };
         Ok(Self {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
             state,
             reason,
             disabled: wire.disabled,
@@ -75,6 +83,14 @@ impl PluginView {
         nodes.sort();
         nodes.dedup();
         nodes
+    }
+
+    /// Why it is in its state, unless all is as it should be.
+    pub fn trouble(&self) -> &str {
+        if self.state == InstanceState::Active.as_str() {
+            return "";
+        }
+        &self.reason
     }
 
     /// Whether an instance takes calls.

@@ -1,8 +1,10 @@
 //! `plugmesh enable`, `disable` and `unload`: an operator's wishes.
 
+use mesh_core::error::ErrorCode;
 use mesh_proto::admin::{
     DisablePluginRequest, EnablePluginRequest, PluginChangeResponse, UnloadPluginRequest,
 };
+use mesh_proto::status::from_status;
 use serde_json::json;
 use tonic::{Code, Response, Status};
 
@@ -49,6 +51,15 @@ pub async fn unload(args: UnloadArgs, output: Output) -> Result<(), Failure> {
         cascade: args.cascade,
     });
     let answer = admin.client().unload_plugin(request).await;
+    if let Err(status) = &answer
+        && from_status(status).code == ErrorCode::StillRequired
+    {
+        let mut failure = admin.failure(status);
+        failure
+            .message
+            .push_str("; add --cascade to unload those, too");
+        return Err(failure);
+    }
     show("unloaded", &change.name, &mut admin, answer, output).await
 }
 

@@ -12,6 +12,9 @@ use crate::role;
 pub struct CoordinatorArgs {
     #[command(flatten)]
     common: CommonFlags,
+    /// The coordinator's name; it keeps it when it is restarted
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Where agents, gateways and operators connect by gRPC
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
@@ -25,9 +28,13 @@ pub struct CoordinatorArgs {
 /// # Errors
 /// A wrong configuration, or what the coordinator failed with.
 pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
-    let flags = json!({ "listen": args.listen, "admin_listen": args.admin_listen });
+    let flags = json!({
+        "name": args.name,
+        "listen": args.listen,
+        "admin_listen": args.admin_listen,
+    });
     let config = args.common.load(Section::Coordinator, flags)?;
-    let name = config.coordinator.listen.to_string();
+    let name = config.coordinator.name.to_string();
     let run = config.coordinator();
     role::run(&config.telemetry, "coordinator", &name, |context| {
         coordinator::run(run, context)

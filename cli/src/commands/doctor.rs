@@ -132,7 +132,15 @@ impl Subject {
 pub async fn run(args: DoctorArgs, output: Output) -> Result<(), Failure> {
     let (config, first) = configuration(&args);
     let running = state::read(&args.data);
-    let subject = Subject::new(config, running.as_ref());
+    let mut subject = Subject::new(config, running.as_ref());
+    if let Some(coordinator) = args.coordinator {
+        subject.coordinator = coordinator;
+    }
+    if let Some(gateway) = args.gateway {
+        gateway
+            .trim_end_matches("/mcp")
+            .clone_into(&mut subject.gateway);
+    }
     let mut checks = vec![first];
     checks.extend(here::checks(&subject, &args.data).await);
     checks.extend(others::checks(&subject).await);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use mesh_core::state::InstanceState;
 use mesh_proto::admin::{GetGraphRequest, GetGraphResponse, GraphEdge, GraphNode};
 use mesh_proto::convert::instance_state;
 use serde_json::{Value, json};
@@ -113,7 +114,7 @@ fn tree(graph: &GetGraphResponse) -> String {
 
 fn describe(node: &GraphNode) -> String {
     let state = state_of(node);
-    if node.reason.is_empty() {
+    if node.reason.is_empty() || state == InstanceState::Active.as_str() {
         return format!("{} ({state})", node.id);
     }
     format!("{} ({state}: {})", node.id, node.reason)
@@ -164,12 +165,12 @@ fn branches(last: bool) -> (&'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh_proto::control::InstanceState;
+    use mesh_proto::control::InstanceState as WireState;
 
     fn graph() -> GetGraphResponse {
         let node = |id: &str, unmet: &[&str]| GraphNode {
             id: id.to_owned(),
-            state: InstanceState::Active.into(),
+            state: WireState::Active.into(),
             reason: String::new(),
             unmet: unmet.iter().map(|text| (*text).to_owned()).collect(),
         };

@@ -4,6 +4,7 @@ use mesh_core::capability::CapabilityKind;
 use mesh_core::manifest::Need;
 use mesh_proto::admin::GetPluginRequest;
 use mesh_runtime::config::nearest;
+use serde_json::json;
 
 use crate::admin::Admin;
 use crate::args::PluginArgs;
@@ -33,7 +34,7 @@ pub async fn run(args: PluginArgs, output: Output) -> Result<(), Failure> {
         versions.into_iter().map(PluginView::read).collect();
     let versions = versions?;
     if output == Output::Json {
-        return output::json(&versions);
+        return output::json(&json!({ "versions": versions }));
     }
     let shown: Vec<String> = versions.iter().map(show).collect();
     output::line(shown.join("\n\n"))
@@ -48,7 +49,7 @@ pub async fn unknown(admin: &mut Admin, name: &str) -> Failure {
     let mut names: Vec<String> = known
         .unwrap_or_default()
         .iter()
-        .map(|plugin| plugin.manifest.name.to_string())
+        .map(|plugin| plugin.name.to_string())
         .collect();
     names.dedup();
     let hint = match nearest(name, names.iter().map(String::as_str)) {
@@ -70,7 +71,7 @@ fn show(plugin: &PluginView) -> String {
             lines.push(format!("  {what:<12} {text}"));
         }
     };
-    add("reason", plugin.reason.clone());
+    add("reason", plugin.trouble().to_owned());
     add("description", manifest.description.clone());
     add("license", manifest.license.clone());
     add("homepage", manifest.homepage.clone());

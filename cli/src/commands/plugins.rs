@@ -3,10 +3,11 @@
 use mesh_core::capability::CapabilityKind;
 use mesh_core::state::InstanceState;
 use mesh_proto::admin::ListPluginsRequest;
+use serde_json::json;
 
 use crate::admin::Admin;
 use crate::args::PluginsArgs;
-use crate::exit::{self, Failure};
+use crate::exit::Failure;
 use crate::output::{self, Output};
 use crate::view::PluginView;
 
@@ -19,7 +20,7 @@ pub async fn run(args: PluginsArgs, output: Output) -> Result<(), Failure> {
     let mut admin = Admin::connect(&args.ask).await?;
     let plugins = list(&mut admin, args.capability, args.status).await?;
     if output == Output::Json {
-        return output::json(&plugins);
+        return output::json(&json!({ "plugins": plugins }));
     }
     if plugins.is_empty() {
         output::note("no plugins; make one with `plugmesh new NAME`");
@@ -36,13 +37,13 @@ pub async fn run(args: PluginsArgs, output: Output) -> Result<(), Failure> {
     ];
     let rows = plugins.iter().map(|plugin| {
         [
-            plugin.manifest.name.to_string(),
-            plugin.manifest.version.to_string(),
+            plugin.name.to_string(),
+            plugin.version.to_string(),
             plugin.state.clone(),
             plugin.instances.len().to_string(),
             plugin.nodes().join(","),
             plugin.provides(),
-            plugin.reason.clone(),
+            plugin.trouble().to_owned(),
         ]
     });
     output::line(output::table(head, rows))
@@ -69,13 +70,13 @@ fn check(args: &PluginsArgs) -> Result<(), Failure> {
     if !args.status.is_empty()
         && let Err(error) = args.status.parse::<InstanceState>()
     {
-        return Err(Failure::new(exit::USAGE, format!("--status: {error}")));
+        return Err(Failure::data(format!("--status: {error}")));
     }
     let kind = args.capability.split(':').next().unwrap_or_default();
     if !kind.is_empty()
         && let Err(error) = kind.parse::<CapabilityKind>()
     {
-        return Err(Failure::new(exit::USAGE, format!("--capability: {error}")));
+        return Err(Failure::data(format!("--capability: {error}")));
     }
     Ok(())
 }

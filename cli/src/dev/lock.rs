@@ -34,8 +34,8 @@ pub fn take(data: &Path) -> Result<Lock, Failure> {
             // Only for the message; the lock itself says enough.
             let _ = file.read_to_string(&mut owner);
             return Err(Failure::unavailable(format!(
-                "another `plugmesh dev` (process {}) runs on {}; stop it, or choose another folder \
-                 with --data",
+                "another `plugmesh dev` (process {}) runs already on {}; stop it, or choose another \
+                 folder with --data",
                 owner.trim(),
                 data.display()
             )));

@@ -141,11 +141,11 @@ impl<'a> Mesh<'a> {
             let found = self
                 .plugins
                 .iter()
-                .find(|plugin| plugin.manifest.name == launch.name);
+                .find(|plugin| plugin.name == launch.name);
             let (name, agent) = (&launch.name, &launch.agent);
             match found {
                 Some(plugin) if plugin.is_active() => {
-                    let version = &plugin.manifest.version;
+                    let version = &plugin.version;
                     self.say_up(&format!("plugin {name} {version} on {agent}"), begun);
                 }
                 Some(plugin) => {

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh_core::capability::CapabilityKind;
+use mesh_core::state::InstanceState;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::nats::greet;
 use super::plan::Plan;
+use super::plugins::Launch;
 use crate::admin::Admin;
 use crate::args::{CoordinatorFlags, GatewayFlags};
 use crate::commands::plugins::list;
@@ -20,6 +22,9 @@ use crate::view::PluginView;
 
 /// How often is asked.
 const PERIOD: Duration = Duration::from_millis(20);
+
+/// When nothing has changed for so long, what is blocked stays so.
+const AT_REST: Duration = Duration::from_secs(1);
 
 /// How long a role may take to be ready.
 const ROLE: Duration = Duration::from_secs(30);
@@ -108,24 +113,37 @@ pub async fn plugins(plan: &Plan) -> Result<Vec<PluginView>, Failure> {
     };
     let mut admin = Admin::connect(&ask).await?;
     let begun = Instant::now();
+    let (mut states, mut changed) = (Vec::new(), begun);
     loop {
         let all = list(&mut admin, String::new(), String::new()).await?;
+        let now: Vec<(String, String)> = all
+            .iter()
+            .map(|plugin| (plugin.name.to_string(), plugin.state.clone()))
+            .collect();
+        if now != states {
+            (states, changed) = (now, Instant::now());
+        }
+        let at_rest = changed.elapsed() > AT_REST;
         let waiting = plan.plugins.iter().any(|launch| {
-            let found = all
-                .iter()
-                .find(|plugin| plugin.manifest.name == launch.name);
-            let settled = found.is_some_and(|plugin| {
-                let wished = plugin.disabled || plugin.unloaded;
-                wished || plugin.is_active() || (!launch.example && !plugin.instances.is_empty())
-            });
+            let found = all.iter().find(|plugin| plugin.name == launch.name);
             let limit = if launch.example { PLUGINS } else { OTHERS };
-            !settled && begun.elapsed() < limit
+            !found.is_some_and(|plugin| is_settled(plugin, launch, at_rest))
+                && begun.elapsed() < limit
         });
         if !waiting {
             return Ok(all);
         }
         tokio::time::sleep(PERIOD).await;
     }
+}
+
+/// Whether a plugin's state will not change by itself.
+fn is_settled(plugin: &PluginView, launch: &Launch, at_rest: bool) -> bool {
+    let wished = plugin.disabled || plugin.unloaded;
+    // What it needs may be disabled, and then it stays blocked.
+    let blocked = at_rest && plugin.state == InstanceState::Blocked.as_str();
+    let appeared = !launch.example && !plugin.instances.is_empty();
+    wished || blocked || appeared || plugin.is_active()
 }
 
 /// Waits until the gateway serves the tools of all active plugins, but not for long: it follows the

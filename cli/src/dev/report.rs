@@ -47,8 +47,8 @@ pub fn state(plan: &Plan, mesh: &Mesh<'_>, plugins: &[PluginView]) -> Value {
         .iter()
         .map(|plugin| {
             json!({
-                "name": plugin.manifest.name,
-                "version": plugin.manifest.version,
+                "name": plugin.name,
+                "version": plugin.version,
                 "state": plugin.state,
                 "reason": plugin.reason,
                 "nodes": plugin.nodes(),
@@ -100,7 +100,7 @@ fn table(plan: &Plan, mesh: &Mesh<'_>, plugins: &[PluginView]) -> String {
     let processes = output::table(["PROCESS", "ADDRESS", "PID"], rows);
     let rows = plugins.iter().map(|plugin| {
         [
-            format!("{} {}", plugin.manifest.name, plugin.manifest.version),
+            format!("{} {}", plugin.name, plugin.version),
             plugin.nodes().join(","),
             plugin.state.clone(),
             if plugin.is_active() {
