@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::{BusConfig, BusLimits};
-use crate::connect::{Connector, LinkEvents};
+use crate::connect::{Connector, LinkEvents, is_connected};
 use crate::driver::{BusDriver, Closer};
 use crate::error::{BusBusy, BusError};
 use crate::load::Loads;
@@ -185,7 +185,7 @@ impl Bus {
         now: Instant,
     ) -> Result<u64, MeshError> {
         let shared = &self.shared;
-        if !shared.is_up() {
+        if !shared.is_up() || !is_connected(&shared.client) {
             return Err(disconnected(shared, target));
         }
         if bytes > self.limits.max_payload {
@@ -245,8 +245,9 @@ impl Bus {
     }
 
     /// Sends a reply: without waiting, and in order with all other replies. Results, errors and
-    /// credits are always taken (there are no more of them than calls); while the connection is
-    /// congested, Progress and Log frames are left out and counted, and Chunks are refused.
+    /// credits are always taken (there are no more of them than calls). Chunks are refused while
+    /// there are 2 MiB on their way out already; Progress and Log frames are left out and counted
+    /// when the connection is congested far beyond that.
     ///
     /// While there is no connection replies are kept, and sent when it is back.
     ///
@@ -255,16 +256,13 @@ impl Bus {
     /// or end the call with an error.
     pub fn reply(&self, to: &ReplyTo, reply: control::NodeReply) -> Result<(), BusBusy> {
         let shared = &self.shared;
-        if matches!(
-            reply.body,
-            Some(Body::Chunk(_) | Body::Progress(_) | Body::Log(_))
-        ) && shared.outbox.congested()
-        {
-            if matches!(reply.body, Some(Body::Chunk(_))) {
-                return Err(BusBusy);
+        match reply.body {
+            Some(Body::Chunk(_)) if shared.outbox.full_of_bulk() => return Err(BusBusy),
+            Some(Body::Progress(_) | Body::Log(_)) if shared.outbox.congested() => {
+                add(&shared.stats.notices_dropped, 1);
+                return Ok(());
             }
-            add(&shared.stats.notices_dropped, 1);
-            return Ok(());
+            _ => {}
         }
         add(&shared.stats.replies, 1);
         if shared.send(node::frame(to, &reply)).is_err() {
@@ -274,8 +272,8 @@ impl Bus {
         Ok(())
     }
 
-    /// Waits until the connection is not congested. A node that awaits this before it reads more
-    /// from a plugin pushes back on it.
+    /// Waits until chunks are taken. A node that awaits this before it reads more from a plugin
+    /// pushes back on it.
     pub async fn reply_room(&self) {
         self.shared.outbox.room().await;
     }
@@ -286,12 +284,7 @@ impl Bus {
             return;
         }
         let subject = subject::node_load(&self.shared.mesh, node, generation);
-        let frame = Frame {
-            subject: subject.as_str().into(),
-            reply: None,
-            payload: load.encode_to_vec().into(),
-            sender: None,
-        };
+        let frame = Frame::to(&subject.as_str().into(), load.encode_to_vec());
         // A closed connection: nobody hears it.
         let _ = self.shared.send(frame);
     }

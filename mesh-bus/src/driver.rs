@@ -15,6 +15,7 @@ use futures::StreamExt;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::connect::is_connected;
+use crate::outbox::Frame;
 use crate::shared::Shared;
 use crate::slots::Effects;
 use crate::stats::add;
@@ -30,6 +31,9 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a message to oneself may take.
 const PROBE: Duration = Duration::from_millis(500);
+
+/// How long the parts of large payloads are held back at a time.
+const HOLD_BACK: Duration = Duration::from_millis(1);
 
 /// How long frames may take to leave when the driver is stopped.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -139,6 +143,11 @@ fn poll_dispatch(
 async fn carry(shared: &Shared) {
     loop {
         shared.outbox.carry().await;
+        if shared.slots().uploads() && shared.outbox.full_of_bulk() {
+            // Not longer: what comes to wait meanwhile must be carried over.
+            sleep(HOLD_BACK).await;
+            continue;
+        }
         let next = shared.slots().next_upload();
         match next {
             Some(frame) => shared.outbox.send_later(frame),
@@ -205,11 +214,7 @@ async fn prove(shared: &Shared, probe: &mut Subscriber, subject: &Subject, chang
     loop {
         let nonce = fastrand::u64(..).to_be_bytes();
         let there_and_back = async {
-            let sent = shared
-                .client
-                .publish(subject.clone(), nonce.to_vec().into())
-                .await;
-            if sent.is_err() {
+            if shared.send(Frame::to(subject, nonce.to_vec())).is_err() {
                 std::future::pending::<()>().await;
             }
             while let Some(message) = probe.next().await {

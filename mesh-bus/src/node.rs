@@ -59,14 +59,9 @@ impl NodeInbox {
     /// Waits until the subscription has landed: an empty request to oneself comes back.
     pub(crate) async fn landed(&mut self, subject: &Subject) {
         while self.shared.is_up() {
-            let probe = NodeRequest::default().encode_to_vec();
             let there_and_back = async {
                 // An error means that the connection is closed, as recv will tell.
-                let _ = self
-                    .shared
-                    .client
-                    .publish(subject.clone(), probe.into())
-                    .await;
+                let _ = self.shared.send(Frame::to(subject, Vec::new()));
                 while let Some(message) = self.subscriber.next().await {
                     if message.payload.is_empty() {
                         return;
@@ -196,10 +191,5 @@ fn call_id_of(mut payload: &[u8]) -> u64 {
 
 /// A reply, encoded.
 pub(crate) fn frame(to: &ReplyTo, reply: &NodeReply) -> Frame {
-    Frame {
-        subject: to.0.clone(),
-        reply: None,
-        payload: reply.encode_to_vec().into(),
-        sender: None,
-    }
+    Frame::to(&to.0, reply.encode_to_vec())
 }

@@ -7,20 +7,31 @@
 //! what is always taken (ends of calls, credits, cancels) there is no more than there are calls.
 //!
 //! The library's queue is kept short on purpose: what is in it when the connection breaks is sent
-//! after the reconnect, however late that is. What waits here can still be taken back.
+//! after the reconnect, however late that is. What waits here can still be taken back. And bulk (parts
+//! of large payloads and answers) is held back while much is in that queue, so that a small call never
+//! has more than a few milliseconds of bulk before it.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_nats::client::traits::Publisher;
 use async_nats::message::OutboundMessage;
-use async_nats::{Client, PublishErrorKind, Subject};
+use async_nats::{Client, PublishErrorKind, Statistics, Subject};
 use bytes::Bytes;
 use futures::FutureExt;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 /// Frames that may be in the library's queue.
 pub(crate) const LIBRARY_QUEUE: usize = 512;
+
+/// Bulk is held back from so many bytes in the library's queue on.
+const BULK_BYTES: usize = 2 << 20;
+
+/// How often those who hold back bulk look again: the library does not tell when it has sent.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// The outbox is congested from so many waiting frames or bytes on.
 const CONGESTED_FRAMES: usize = 4_096;
@@ -45,6 +56,18 @@ pub(crate) struct Frame {
     pub sender: Option<Sender>,
 }
 
+impl Frame {
+    /// A message of nobody's call.
+    pub fn to(subject: &Subject, payload: Vec<u8>) -> Self {
+        Self {
+            subject: subject.clone(),
+            reply: None,
+            payload: payload.into(),
+            sender: None,
+        }
+    }
+}
+
 /// The call that sends a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sender {
@@ -62,6 +85,31 @@ struct Queue {
     bytes: usize,
     /// The driver is putting a frame into the library's queue; later ones must not overtake it.
     sending: bool,
+    library: Library,
+}
+
+/// What is in the library's queue, by its own count of the messages that it has taken out.
+#[derive(Debug, Default)]
+struct Library {
+    sizes: VecDeque<usize>,
+    bytes: usize,
+    taken: u64,
+}
+
+impl Library {
+    fn put(&mut self, size: usize) {
+        self.sizes.push_back(size);
+        self.bytes += size;
+    }
+
+    fn settle(&mut self, taken: u64) {
+        while self.taken < taken
+            && let Some(size) = self.sizes.pop_front()
+        {
+            self.taken += 1;
+            self.bytes -= size;
+        }
+    }
 }
 
 impl Queue {
@@ -78,19 +126,19 @@ impl Queue {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     client: Client,
+    statistics: Arc<Statistics>,
     queue: Mutex<Queue>,
     /// There is something for the driver to carry over.
     pub work: Notify,
-    room: Notify,
 }
 
 impl Outbox {
     pub fn new(client: Client) -> Self {
         Self {
+            statistics: client.statistics(),
             client,
             queue: Mutex::default(),
             work: Notify::new(),
-            room: Notify::new(),
         }
     }
 
@@ -112,7 +160,13 @@ impl Outbox {
             // budget: a task that has used up its own would see a full queue where there is none.
             let now = tokio::task::unconstrained(self.client.publish_message(message));
             match now.now_or_never() {
-                Some(Ok(())) => return Ok(false),
+                Some(Ok(())) => {
+                    queue.library.put(frame.payload.len());
+                    if queue.library.sizes.len() > 2 * LIBRARY_QUEUE {
+                        self.settle(&mut queue);
+                    }
+                    return Ok(false);
+                }
                 Some(Err(error)) => return Err(refused(&error)),
                 None => {}
             }
@@ -128,25 +182,35 @@ impl Outbox {
         self.queue().push(frame);
     }
 
-    /// Whether callers and chunks are to be turned away.
+    fn settle(&self, queue: &mut Queue) {
+        queue
+            .library
+            .settle(self.statistics.out_messages.load(Ordering::Relaxed));
+    }
+
+    /// Whether calls are to be turned away.
     pub fn congested(&self) -> bool {
         self.queue().congested()
     }
 
-    /// Waits until the outbox is not congested.
+    /// Whether bulk is to be held back.
+    pub fn full_of_bulk(&self) -> bool {
+        let mut queue = self.queue();
+        self.settle(&mut queue);
+        queue.library.bytes >= BULK_BYTES || queue.bytes >= BULK_BYTES || queue.congested()
+    }
+
+    /// Waits until bulk need not be held back.
     pub async fn room(&self) {
-        loop {
-            let notified = self.room.notified();
-            if !self.congested() {
-                return;
-            }
-            notified.await;
+        while self.full_of_bulk() {
+            sleep(LOOK).await;
         }
     }
 
     /// Carries all waiting frames over to the library. For the driver only.
     pub async fn carry(&self) {
         while let Some(frame) = self.take() {
+            let size = frame.payload.len();
             let message = OutboundMessage {
                 subject: frame.subject,
                 reply: frame.reply,
@@ -157,19 +221,17 @@ impl Outbox {
                 // The size was checked by begin_call; what remains is a closed connection, whose
                 // calls the driver ends.
                 tracing::warn!(%error, "a frame could not be sent");
+            } else {
+                self.queue().library.put(size);
             }
         }
     }
 
     fn take(&self) -> Option<Frame> {
         let mut queue = self.queue();
-        let was_congested = queue.congested();
         let frame = queue.waiting.pop_front();
         queue.sending = frame.is_some();
         queue.bytes -= frame.as_ref().map_or(0, |frame| frame.payload.len());
-        if was_congested && !queue.congested() {
-            self.room.notify_waiters();
-        }
         frame
     }
 
@@ -186,7 +248,6 @@ impl Outbox {
             None => true,
         });
         queue.bytes = queue.waiting.iter().map(|frame| frame.payload.len()).sum();
-        self.room.notify_waiters();
         senders
     }
 }
@@ -195,5 +256,103 @@ fn refused(error: &async_nats::PublishError) -> Refused {
     match error.kind() {
         PublishErrorKind::MaxPayloadExceeded => Refused::TooLarge,
         PublishErrorKind::InvalidSubject | PublishErrorKind::Send => Refused::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    /// An outbox whose library never gets a connection.
+    async fn stuck() -> Outbox {
+        let options = async_nats::ConnectOptions::new()
+            .retry_on_initial_connect()
+            .client_capacity(LIBRARY_QUEUE);
+        Outbox::new(options.connect("nats://127.0.0.1:1").await.unwrap())
+    }
+
+    fn frame(call_id: u64, size: usize) -> Frame {
+        Frame {
+            subject: "x".into(),
+            reply: None,
+            payload: vec![0; size].into(),
+            sender: (call_id > 0).then_some(Sender {
+                index: 0,
+                call_id,
+                begins: call_id == 1,
+            }),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_library_has_no_room_for_waits_and_can_be_taken_back() {
+        let outbox = stuck().await;
+        for _ in 0..LIBRARY_QUEUE {
+            assert_eq!(outbox.send(frame(0, 1)), Ok(false));
+        }
+        for call in [1, 0, 2, 0] {
+            assert_eq!(outbox.send(frame(call, 1)), Ok(true));
+        }
+        let back: Vec<u64> = outbox
+            .take_back()
+            .iter()
+            .map(|sender| sender.call_id)
+            .collect();
+        assert_eq!(back, [1, 2]);
+        assert_eq!(outbox.queue().waiting.len(), 2);
+        assert_eq!(outbox.queue().bytes, 2);
+    }
+
+    #[tokio::test]
+    async fn many_frames_or_many_bytes_are_congestion() {
+        let outbox = stuck().await;
+        for _ in 0..LIBRARY_QUEUE + CONGESTED_FRAMES {
+            assert!(!outbox.congested());
+            outbox.send(frame(1, 1)).unwrap();
+        }
+        assert!(outbox.congested());
+        outbox.take_back();
+        for _ in 0..CONGESTED_BYTES / (1 << 20) {
+            assert!(!outbox.congested());
+            outbox.send(frame(1, 1 << 20)).unwrap();
+        }
+        assert!(outbox.congested());
+    }
+
+    #[tokio::test]
+    async fn bulk_is_held_back_long_before_calls_are() {
+        let outbox = stuck().await;
+        assert!(outbox.room().now_or_never().is_some());
+        for _ in 0..BULK_BYTES / (128 << 10) {
+            assert!(!outbox.full_of_bulk());
+            assert_eq!(outbox.send(frame(0, 128 << 10)), Ok(false));
+        }
+        assert!(outbox.full_of_bulk() && !outbox.congested());
+        assert!(outbox.room().now_or_never().is_none());
+    }
+
+    #[test]
+    fn the_librarys_own_count_tells_what_is_left_in_its_queue() {
+        let mut library = Library::default();
+        for size in [10, 20, 30] {
+            library.put(size);
+        }
+        library.settle(2);
+        assert_eq!(library.bytes, 30);
+        library.settle(2);
+        assert_eq!(library.bytes, 30);
+        // Taken out before it was put here: on two threads the two race.
+        library.settle(4);
+        library.put(40);
+        library.settle(4);
+        assert_eq!(library.bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_nats_would_not_take_is_refused_at_once() {
+        let outbox = stuck().await;
+        assert_eq!(outbox.send(frame(0, 2 << 20)), Err(Refused::TooLarge));
     }
 }

@@ -226,13 +226,15 @@ impl Live {
             return false;
         }
         self.asked = true;
-        self.ask_wait = (self.ask_wait * 2).min(LONGEST_ASK_US);
-        let unreachable = self.verify_by != u64::MAX;
+        let reachable = self.verify_by == u64::MAX;
+        if reachable {
+            self.ask_wait = (self.ask_wait * 2).min(LONGEST_ASK_US);
+        }
         self.ask_at = now
-            + if unreachable {
-                ASK_AGAIN_US
-            } else {
+            + if reachable {
                 self.ask_wait
+            } else {
+                ASK_AGAIN_US
             };
         true
     }

@@ -414,6 +414,11 @@ impl Slots {
         }
     }
 
+    /// Whether a payload may have more to send.
+    pub fn uploads(&self) -> bool {
+        !self.uploads.is_empty()
+    }
+
     /// The next part of a payload that its node has credit for.
     pub fn next_upload(&mut self) -> Option<Frame> {
         let limits = self.limits;
@@ -435,3 +440,11 @@ impl Slots {
         None
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+mod tests;

@@ -152,10 +152,15 @@ impl StoreDriver {
     /// Connects, follows and connects again, until `stop` ends. Followers then end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let sessions = async {
+            let mut told = String::new();
             loop {
                 let why = follow::session(&self.shared).await;
                 *self.shared.bucket() = None;
-                tracing::debug!(%why, "no session with the registry's store");
+                // Once for each reason, not for each try.
+                if why != told {
+                    tracing::warn!(%why, "there is no registry's store; it is tried again");
+                    told = why;
+                }
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(100..=250))).await;
             }
         };

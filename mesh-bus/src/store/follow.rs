@@ -49,10 +49,7 @@ pub(super) async fn session(shared: &StoreShared) -> String {
     };
     let bucket = match Bucket::open(client, &shared.mesh, shared.config.replicas).await {
         Ok(bucket) => bucket,
-        Err(why) => {
-            tracing::warn!(%why, "the registry's bucket can't be opened; is JetStream on?");
-            return why;
-        }
+        Err(why) => return format!("the bucket can't be opened (is JetStream on?): {why}"),
     };
     *shared.bucket() = Some(bucket.clone());
     let mut told = false;
@@ -62,7 +59,6 @@ pub(super) async fn session(shared: &StoreShared) -> String {
     };
     *shared.bucket() = None;
     if told {
-        tracing::warn!(%why, "the registry's store can't be followed");
         shared.tell(&StoreEvent::Lost).await;
     }
     why

@@ -31,6 +31,8 @@ pub struct Running {
     credit: u32,
     rest: Bytes,
     sent: u64,
+    /// The bus did not take the last chunk.
+    blocked: bool,
 }
 
 pub struct TestNode {
@@ -73,7 +75,26 @@ pub fn result(payload: Bytes) -> node_reply::Body {
 }
 
 async fn run(bus: Bus, mut inbox: NodeInbox, seen: Arc<Seen>) {
-    while let Some((request, to)) = inbox.recv().await {
+    loop {
+        let blocked = seen
+            .open
+            .lock()
+            .unwrap()
+            .values()
+            .any(|running| running.blocked);
+        let received = tokio::select! {
+            received = inbox.recv() => received,
+            () = bus.reply_room(), if blocked => {
+                let mut open = seen.open.lock().unwrap();
+                open.retain(|(to, id), running| {
+                    !(running.blocked && advance(&bus, to, *id, running))
+                });
+                continue;
+            }
+        };
+        let Some((request, to)) = received else {
+            return;
+        };
         let id = request.call_id;
         let key = (to.clone(), id);
         let mut open = seen.open.lock().unwrap();
@@ -89,6 +110,7 @@ async fn run(bus: Bus, mut inbox: NodeInbox, seen: Arc<Seen>) {
                     credit: 64,
                     rest: Bytes::new(),
                     sent: 0,
+                    blocked: false,
                 };
                 if call.more || !begin(&bus, &to, id, &mut running) {
                     open.insert(key, running);
@@ -182,14 +204,23 @@ fn advance(bus: &Bus, to: &ReplyTo, id: u64, running: &mut Running) -> bool {
     let keep = if count { 0 } else { PART };
     while running.rest.len() > keep && running.credit > 0 {
         let chunk = common::Chunk {
-            payload: running.rest.split_to(part),
+            payload: running.rest.slice(..part),
             last: false,
             sequence: running.sent,
             fragment: !count,
         };
+        let reply = NodeReply {
+            call_id: id,
+            body: Some(node_reply::Body::Chunk(chunk)),
+            chunks_before: 0,
+        };
+        running.blocked = bus.reply(to, reply).is_err();
+        if running.blocked {
+            return false;
+        }
+        running.rest = running.rest.split_off(part);
         running.sent += 1;
         running.credit -= 1;
-        reply(bus, to, id, node_reply::Body::Chunk(chunk));
     }
     let done = running.rest.len() <= keep && (!count || running.rest.is_empty());
     if done {
