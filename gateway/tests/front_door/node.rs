@@ -176,10 +176,11 @@ impl Answer {
     }
 
     /// Answers in parts where one message would be too large.
-    fn result(&self, value: &Value) {
+    async fn result(&self, value: &Value) {
         let mut payload = Bytes::from(value.to_string());
         let mut sequence = 0;
         while payload.len() > PART {
+            self.bus.reply_room().await;
             self.send(node_reply::Body::Chunk(common::Chunk {
                 payload: payload.split_to(PART),
                 sequence,
@@ -254,6 +255,6 @@ impl Answer {
             "time://current" | "time://zones" => read("UTC"),
             other => panic!("nobody calls {other}"),
         };
-        self.result(&value);
+        self.result(&value).await;
     }
 }
