@@ -15,7 +15,14 @@ use crate::output::Output;
 
 /// A distributed plugin mesh: plugins on many machines, used as one provider.
 #[derive(Debug, Parser)]
-#[command(name = "plugmesh", version, about, after_help = exit::HELP, max_term_width = 100)]
+#[command(
+    name = "plugmesh",
+    version,
+    about,
+    after_help = exit::HELP,
+    max_term_width = 100,
+    args_override_self = true
+)]
 pub struct Cli {
     /// How results are written
     #[arg(
@@ -270,5 +277,16 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_last_of_two_equal_flags_counts_and_lists_keep_all() {
+        let words = "plugmesh dev --listen 1 --plugin a=b --listen 2 --plugin c=d";
+        let cli = Cli::try_parse_from(words.split(' '));
+        let Ok(Command::Dev(args)) = cli.map(|cli| cli.command) else {
+            panic!("{words} is refused");
+        };
+        assert_eq!(args.listen.port(), 2);
+        assert_eq!(args.plugin, ["a=b", "c=d"]);
     }
 }
