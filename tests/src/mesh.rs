@@ -342,19 +342,30 @@ impl Mesh {
             .await
     }
 
+    /// The names of all tools, page by page.
+    pub async fn tools(&self) -> anyhow::Result<Vec<String>> {
+        let mut names = Vec::new();
+        let mut params = json!({});
+        loop {
+            let answer = self.mcp("tools/list", params).await?;
+            let tools = answer["result"]["tools"].as_array().context("tools")?;
+            let page = tools.iter().filter_map(|tool| tool["name"].as_str());
+            names.extend(page.map(str::to_owned));
+            match &answer["result"]["nextCursor"] {
+                Value::Null => return Ok(names),
+                cursor => params = json!({"cursor": cursor}),
+            }
+        }
+    }
+
     /// Waits until the gateway lists a tool.
     pub async fn wait_tool(&self, name: &str) {
         wait::until(&format!("tool {name} is listed"), PATIENCE, || async {
-            let answer = self.mcp("tools/list", json!({})).await?;
-            let tools = answer["result"]["tools"].as_array().cloned();
-            if tools
-                .unwrap_or_default()
-                .iter()
-                .any(|tool| tool["name"] == name)
-            {
+            let tools = self.tools().await?;
+            if tools.iter().any(|tool| tool == name) {
                 return Ok(());
             }
-            bail!("{answer}")
+            bail!("{tools:?}")
         })
         .await;
     }

@@ -94,7 +94,7 @@ fn spawn(folder: &Path, program: &Path, port: u16) -> Process {
     let config = folder.join("nats.conf");
     let text = format!(
         "listen: \"127.0.0.1:{port}\"\nserver_name: \"test\"\nwrite_deadline: \"2s\"\n\
-         no_fast_producer_stall: true\njetstream {{ store_dir: {:?} }}\n",
+         jetstream {{ store_dir: {:?} }}\n",
         folder.join("jetstream")
     );
     std::fs::write(&config, text).expect("the server's configuration");

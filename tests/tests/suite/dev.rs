@@ -17,9 +17,13 @@ struct Dev {
 }
 
 fn command(folder: &Path) -> Command {
+    command_with(folder, "127.0.0.1:0", folder)
+}
+
+fn command_with(folder: &Path, listen: &str, data: &Path) -> Command {
     let mut command = Command::new(process::binary("plugmesh"));
     command
-        .args(["dev", "--output", "json", "--listen", "127.0.0.1:0"])
+        .args(["dev", "--output", "json", "--listen", listen])
         .args([
             "--coordinator-listen",
             "127.0.0.1:0",
@@ -27,7 +31,7 @@ fn command(folder: &Path) -> Command {
             "127.0.0.1:0",
         ])
         .arg("--data")
-        .arg(folder)
+        .arg(data)
         .env("PLUGMESH_NATS_SERVER", nats::newest())
         .current_dir(folder)
         .stdin(Stdio::null());
@@ -172,37 +176,36 @@ async fn a_killed_dev_takes_all_its_processes_with_it() {
     .await;
 }
 
-/// Runs dev where it can't start, and gives (exit code, stderr).
-fn refused(folder: &Path, change: impl FnOnce(&mut Command)) -> (i32, String) {
-    let mut command = command(folder);
-    change(&mut command);
+/// Runs dev where it can't start, and gives its one line.
+fn refused(folder: &Path, mut command: Command) -> String {
     let out = command.output().unwrap();
     assert!(!out.status.success());
     assert_eq!(left_behind(folder), Vec::<String>::new());
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
-    (out.status.code().unwrap_or(-1), text)
+    println!("{}: {text}", out.status);
+    text
 }
 
 #[test]
 fn what_keeps_dev_from_starting_is_one_clear_line() {
     let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let (_, text) = refused(folder.path(), |command| {
-        command.args(["--listen", &address]);
-    });
-    let port = taken.local_addr().unwrap().port().to_string();
+    let address = taken.local_addr().unwrap();
+    let text = refused(folder, command_with(folder, &address.to_string(), folder));
+    let port = address.port().to_string();
     assert!(text.contains(&port) && text.contains("taken"), "{text}");
 
-    let (_, text) = refused(folder.path(), |command| {
-        command.env("PLUGMESH_NATS_SERVER", "/nowhere/nats-server");
-    });
+    let mut missing = command(folder);
+    missing.env("PLUGMESH_NATS_SERVER", "/nowhere/nats-server");
+    let text = refused(folder, missing);
     assert!(text.contains("/nowhere/nats-server"), "{text}");
 
-    let file = folder.path().join("a-file");
+    let file = folder.join("a-file");
     std::fs::write(&file, "x").unwrap();
-    let (_, text) = refused(folder.path(), |command| {
-        command.arg("--data").arg(file.join("data"));
-    });
+    let text = refused(
+        folder,
+        command_with(folder, "127.0.0.1:0", &file.join("data")),
+    );
     assert!(text.contains("a-file"), "{text}");
 }

@@ -41,7 +41,7 @@ async fn a_new_plugin_builds_passes_its_test_and_serves_its_tool() {
     let text = String::from_utf8_lossy(&build.stdout);
     let errors = String::from_utf8_lossy(&build.stderr);
     assert!(build.status.success(), "{text}\n{errors}");
-    assert!(text.contains("test result: ok. 1 passed"), "{text}");
+    assert!(text.contains("test result: ok. 3 passed"), "{text}");
 
     let mesh = Plan::new().agent("node-a").start().await;
     let program = target.join("new-plugin/debug/my-first");
