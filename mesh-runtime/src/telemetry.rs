@@ -147,9 +147,9 @@ impl TelemetryGuard {
     }
 }
 
-/// Libraries that write several lines for each request at the levels that people leave on, and at
-/// which level they are heard instead. A pair such as `rmcp=debug` in the setting brings them back.
-const QUIET: [&str; 1] = ["rmcp=error"];
+/// Libraries that write lines for each request, or for each client that goes away, at the levels that
+/// people leave on. A pair such as `rmcp=debug` in the setting brings them back.
+const QUIET: [&str; 1] = ["rmcp=off"];
 
 /// Checks a log level without setting anything up.
 ///
