@@ -67,15 +67,15 @@ pub(crate) fn from_texts(mut object: Map<String, Value>, schema: &Value) -> Valu
 }
 
 fn explain(root: &str, path: &str, error: &serde_json::Error, schema: Option<&Value>) -> String {
+    let text = error.to_string();
+    if error.is_syntax() || error.is_eof() {
+        return format!("{root}: not valid JSON: {text}");
+    }
     let field = if path == "." {
         root.to_owned()
     } else {
         format!("{root}.{path}")
     };
-    let text = error.to_string();
-    if error.is_syntax() || error.is_eof() {
-        return format!("{field}: not valid JSON: {text}");
-    }
     // Where in the text it stands helps nobody who has the field's name.
     let problem = text
         .split_once(" at line ")

@@ -17,9 +17,22 @@ use crate::calls::LogLevel;
 use crate::context::CallState;
 use crate::wire::{PluginBody, common, frame};
 
-/// What is logged when `RUST_LOG` does not say. The libraries below would tell of every frame.
-const DEFAULT_FILTER: &str = "info,h2=warn,hyper=warn,hyper_util=warn,tonic=warn,tower=warn,\
-                              opentelemetry=warn,opentelemetry_sdk=warn,opentelemetry-otlp=warn";
+/// What is logged when `RUST_LOG` does not say.
+const DEFAULT_FILTER: &str = "info";
+
+/// Libraries that carry the log away. What they tell of every frame would be a frame again, and so on
+/// for ever: of them only warnings and errors are taken.
+const CARRIERS: &[&str] = &[
+    "h2",
+    "hyper",
+    "hyper_util",
+    "opentelemetry",
+    "opentelemetry_sdk",
+    "opentelemetry-otlp",
+    "tokio_util",
+    "tonic",
+    "tower",
+];
 
 thread_local! {
     /// The call whose handler runs on this thread right now.
@@ -114,9 +127,12 @@ impl LogLayer {
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: LayerContext<'_, S>) {
+        let metadata = event.metadata();
+        if is_carrier(metadata) {
+            return;
+        }
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let metadata = event.metadata();
         let level = match *metadata.level() {
             Level::ERROR => LogLevel::Error,
             Level::WARN => LogLevel::Warning,
@@ -143,6 +159,15 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         };
         self.sink.write(call.as_deref(), line);
     }
+}
+
+/// Whether something belongs to what carries logs and spans away, and is no warning.
+pub(crate) fn is_carrier(metadata: &tracing::Metadata<'_>) -> bool {
+    let target = metadata.target();
+    let library = target
+        .split_once("::")
+        .map_or(target, |(library, _)| library);
+    *metadata.level() > Level::WARN && CARRIERS.contains(&library)
 }
 
 /// Which events are wanted: `RUST_LOG`, or the default when it is not set.

@@ -1,7 +1,7 @@
 //! Keeps a plugin attached: one session after the other, until it is told to stop.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
 use crate::connect::{Address, Connector};
@@ -16,6 +16,9 @@ use crate::telemetry::Telemetry;
 const LOST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// After a refusal that may heal, such as a configuration that the operator mends.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// A session that lasted so long was a good one: the next attempt after it is soon again.
+const STABLE: Duration = Duration::from_secs(10);
 
 /// What stays the same from session to session.
 pub(crate) struct Runner {
@@ -72,14 +75,16 @@ impl Runner {
         // What was printed last: the same line again and again helps nobody.
         let mut told = String::new();
         loop {
+            let begun = Instant::now();
             let ended = session::run(self, &mut previous, &mut stop).await;
+            if begun.elapsed() > STABLE {
+                lost.reset();
+                refused.reset();
+            }
             self.log.set(None);
             let (line, wait) = match ended {
                 Ended::Stopped => return Ok(()),
-                Ended::Reattach => {
-                    lost.reset();
-                    continue;
-                }
+                Ended::Reattach => continue,
                 Ended::Refused { error, for_good } => {
                     if for_good {
                         return Err(Error::Refused(error));
@@ -92,8 +97,6 @@ impl Runner {
                     (line, lost.wait(fastrand::f64()))
                 }
                 Ended::Lost(why) => {
-                    lost.reset();
-                    refused.reset();
                     told.clear();
                     let line = format!("lost the agent at {}: {why}", self.host);
                     (line, lost.wait(fastrand::f64()))
@@ -121,6 +124,8 @@ impl Subscriber {
     /// Installs the log layer, and the exporter when an endpoint is set, unless the program has set a
     /// subscriber.
     fn install(definition: &Definition, log: &Sink) -> Self {
+        #[cfg(feature = "otel")]
+        use tracing_subscriber::filter::FilterFn;
         use tracing_subscriber::layer::{Layer, SubscriberExt};
 
         #[cfg(not(feature = "otel"))]
@@ -130,9 +135,13 @@ impl Subscriber {
         #[cfg(feature = "otel")]
         {
             let exporter = exporter(definition);
-            let spans = exporter
-                .as_ref()
-                .map(|exporter| crate::telemetry::layer(exporter).with_filter(logging::filter()));
+            let spans = exporter.as_ref().map(|exporter| {
+                // Not what RUST_LOG says: a trace without the spans of calls is torn.
+                let wanted = FilterFn::new(|metadata| {
+                    *metadata.level() <= tracing::Level::INFO && !logging::is_carrier(metadata)
+                });
+                crate::telemetry::layer(exporter).with_filter(wanted)
+            });
             // It fails when the program has a subscriber, which then is the one to use.
             let _ = tracing::subscriber::set_global_default(registry.with(spans));
             Self { exporter }

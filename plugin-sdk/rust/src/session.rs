@@ -8,9 +8,12 @@ mod frames;
 mod handshake;
 mod leaving;
 mod running;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures::future::LocalBoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -18,7 +21,7 @@ use tokio::sync::mpsc;
 use tonic::codec::Streaming;
 
 use crate::attachment::Attachment;
-use crate::calls::session_ended;
+use crate::code::ErrorCode;
 use crate::context::Context;
 use crate::error::CallError;
 use crate::run::Runner;
@@ -91,8 +94,11 @@ pub(crate) async fn run(runner: &Runner, previous: &mut String, stop: &mut Stop)
         leaving: Leaving::No,
     };
     let ended = session.serve(stop).await;
-    // Own calls of handlers end before the handlers are dropped, so that nobody waits for ever.
-    attachment.calls.close(&session_ended());
+    // Handlers are dropped with the session, but tasks of the plugin's own may wait for calls, too.
+    attachment.calls.close(&CallError::new(
+        ErrorCode::OutcomeUnknown,
+        "the agent was lost after the call was sent: whether it was processed is unknown",
+    ));
     ended
 }
 
@@ -131,7 +137,8 @@ impl Session {
     /// Works on a frame, and on those that have come behind it.
     async fn read(&mut self, first: Option<Result<HostFrame, tonic::Status>>) -> Option<Ended> {
         let mut next = first;
-        for _ in 0..BURST {
+        let mut read = 0;
+        loop {
             match next {
                 None => return Some(Ended::Lost("the agent ended the session".to_owned())),
                 Some(Err(status)) => return Some(handshake::refusal_or_loss(&status)),
@@ -141,15 +148,15 @@ impl Session {
                     }
                 }
             }
-            if self.outbox.len() >= MAX_OUTBOX {
-                break;
+            read += 1;
+            if read >= BURST || self.outbox.len() >= MAX_OUTBOX {
+                return None;
             }
             match futures::poll!(self.inbound.next()) {
-                std::task::Poll::Ready(frame) => next = frame,
-                std::task::Poll::Pending => break,
+                Poll::Ready(frame) => next = frame,
+                Poll::Pending => return None,
             }
         }
-        None
     }
 
     /// Sends a frame at once if there is room, else as soon as there is.

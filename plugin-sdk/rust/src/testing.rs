@@ -8,7 +8,7 @@ mod mesh;
 #[cfg(unix)]
 mod program;
 mod relay;
-mod server;
+pub(crate) mod server;
 
 use std::sync::Arc;
 use std::time::Duration;

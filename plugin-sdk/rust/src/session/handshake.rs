@@ -164,18 +164,21 @@ fn refusal(status: &tonic::Status) -> Ended {
     }
 }
 
-/// A status that ended a session.
+/// A status that ended a session: the plugin is refused, or the host is gone.
 pub(super) fn refusal_or_loss(status: &tonic::Status) -> Ended {
-    match carried(status) {
-        Some(error)
-            if matches!(
-                refused(error.clone()),
-                Ended::Refused { for_good: true, .. }
-            ) =>
-        {
-            refused(error)
-        }
-        _ => Ended::Lost(describe(status)),
+    let refusal = carried(status).filter(|error| {
+        matches!(
+            error.code,
+            ErrorCode::InvalidManifest
+                | ErrorCode::DependencyCycle
+                | ErrorCode::InvalidConfig
+                | ErrorCode::PermissionDenied
+                | ErrorCode::Unsupported
+        )
+    });
+    match refusal {
+        Some(error) => refused(error),
+        None => Ended::Lost(describe(status)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! OpenTelemetry: the exporter, spans with remote parents, W3C context.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
@@ -23,6 +24,9 @@ pub(super) fn endpoint_is_set() -> bool {
     .iter()
     .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
+
+/// Time for the spans that are left when the plugin ends.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Sends spans away, until it is shut down.
 pub(crate) struct Exporter {
@@ -54,7 +58,7 @@ impl Exporter {
     /// Sends what is left. Blocks: the runtime that the exporter was made on must go on meanwhile.
     pub(crate) fn shutdown(self) {
         // There is nobody left to tell.
-        let _ = self.provider.shutdown();
+        let _ = self.provider.shutdown_with_timeout(FAREWELL);
     }
 }
 
@@ -113,4 +117,90 @@ pub(super) fn current() -> Option<TraceContext> {
         traceparent: carrier.remove("traceparent")?,
         tracestate: carrier.remove("tracestate").unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    //! Spans as they would be exported.
+
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::{SpanKind, Status};
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+    use crate::telemetry::{Telemetry, record_end};
+    use crate::wire::common::CapabilityKind;
+
+    /// Keeps what it gets.
+    #[derive(Debug, Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Kept {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            if let Ok(mut kept) = self.0.lock() {
+                kept.extend(batch);
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_call_is_a_span_below_its_callers_and_what_it_calls_is_below_it() {
+        let kept = Kept::default();
+        let provider = SdkTracerProvider::builder()
+            .with_simple_exporter(kept.clone())
+            .build();
+        let exporter = Exporter { provider };
+        let subscriber = tracing_subscriber::registry().with(layer(&exporter));
+        let parent = TraceContext {
+            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+            tracestate: "vendor=1".to_owned(),
+        };
+        let add = common::Capability {
+            kind: CapabilityKind::Tool.into(),
+            name: "add".to_owned(),
+        };
+        let telemetry = Telemetry { exporting: true };
+        let inside = tracing::subscriber::with_default(subscriber, || {
+            let span = telemetry.span("calculator", &add, &parent)?;
+            let inside = span.in_scope(|| telemetry.current(&parent));
+            record_end(&span, Some("plugin_failed"));
+            Some(inside)
+        });
+        let spans = kept.0.lock().map(|kept| kept.clone()).unwrap_or_default();
+        let [span] = spans.as_slice() else {
+            panic!("{spans:?}");
+        };
+        assert_eq!(span.name, "calculator/tool:add");
+        assert_eq!(span.span_kind, SpanKind::Server);
+        assert_eq!(span.parent_span_id.to_string(), "b7ad6b7169203331");
+        assert!(matches!(span.status, Status::Error { .. }));
+        let (trace, own) = (span.span_context.trace_id(), span.span_context.span_id());
+        assert_eq!(trace.to_string(), "0af7651916cd43dd8448eb211c80319c");
+        let expected = TraceContext {
+            traceparent: format!("00-{trace}-{own}-01"),
+            tracestate: "vendor=1".to_owned(),
+        };
+        assert_eq!(inside, Some(expected));
+    }
+
+    #[test]
+    fn without_an_exporter_the_callers_context_is_handed_on_untouched() {
+        let parent = TraceContext {
+            traceparent: "00-x".to_owned(),
+            tracestate: "y".to_owned(),
+        };
+        let telemetry = Telemetry { exporting: false };
+        assert!(
+            telemetry
+                .span("a", &common::Capability::default(), &parent)
+                .is_none()
+        );
+        assert_eq!(telemetry.current(&parent), parent);
+        // Nor is anything lost when spans are made, but no layer takes them.
+        assert_eq!(Telemetry { exporting: true }.current(&parent), parent);
+    }
 }

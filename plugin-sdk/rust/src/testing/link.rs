@@ -219,6 +219,11 @@ impl Link {
     }
 
     fn welcome(&self, mesh: &Mesh) -> plugin::Welcome {
+        let asked = self
+            .manifest
+            .limits
+            .as_ref()
+            .map(|limits| limits.concurrency);
         plugin::Welcome {
             instance: self.instance.clone(),
             config: mesh.config(&self.token),
@@ -227,7 +232,7 @@ impl Link {
             limits: Some(plugin::SessionLimits {
                 max_frame_bytes: 256 << 10,
                 max_payload_bytes: TERMS.max_payload,
-                concurrency: 1024,
+                concurrency: asked.filter(|asked| *asked > 0).unwrap_or(1024),
                 initial_credit: TERMS.credit,
             }),
             node: "test-node".to_owned(),

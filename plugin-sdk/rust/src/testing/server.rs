@@ -22,13 +22,13 @@ use crate::wire::{HostFrame, PluginFrame};
 const OUTBOUND: usize = 1024;
 
 /// A plugin that has opened its stream.
-pub(super) struct Arrival {
+pub(crate) struct Arrival {
     pub inbound: Streaming<PluginFrame>,
     pub outbound: mpsc::Sender<HostFrame>,
 }
 
 /// Serves plugins of this process until the listener ends.
-pub(super) async fn serve_memory(
+pub(crate) async fn serve_memory(
     listener: mpsc::Receiver<tokio::io::DuplexStream>,
     arrivals: mpsc::Sender<Arrival>,
 ) {
@@ -37,7 +37,7 @@ pub(super) async fn serve_memory(
 
 /// Serves programs that attach to a socket.
 #[cfg(unix)]
-pub(super) async fn serve_socket(
+pub(crate) async fn serve_socket(
     listener: tokio::net::UnixListener,
     arrivals: mpsc::Sender<Arrival>,
 ) {
