@@ -16,3 +16,6 @@ mod store;
 
 pub use config::{Config, DEFAULT_ADMIN_PORT, DEFAULT_PORT, RunConfig};
 pub use run::{RunError, run};
+
+#[cfg(test)]
+mod tests;

@@ -176,8 +176,14 @@ impl Running {
             let _ = (&mut self.deciding).await;
         }
         self.store_stop.cancel();
-        if !self.serving.is_finished() {
-            let _ = tokio::time::timeout(CLOSE, &mut self.serving).await;
+        // A peer that reads nothing keeps its connection open for as long as it likes.
+        if !self.serving.is_finished()
+            && tokio::time::timeout(CLOSE, &mut self.serving)
+                .await
+                .is_err()
+        {
+            tracing::info!("a peer does not close its connection: it is cut");
+            self.serving.abort();
         }
         if ended { Err(RunError::Ended) } else { Ok(()) }
     }

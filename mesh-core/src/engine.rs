@@ -65,6 +65,17 @@ struct Staging {
     registry: Registry,
 }
 
+/// Where an instance stands and since when. Two clocks are never compared: what is noted is the
+/// store's time, and what is waited for is measured by the engine's.
+#[derive(Debug, Clone, Copy)]
+struct Turned {
+    stand: Stand,
+    /// By the store's clock.
+    at: Timestamp,
+    /// By the engine's.
+    seen: Timestamp,
+}
+
 /// A coordinator's mind.
 #[derive(Debug)]
 pub struct Engine {
@@ -78,8 +89,8 @@ pub struct Engine {
     writes: Writes,
     requests: Requests,
     publisher: Publisher,
-    /// Instances whose standing is not noted as it is, or changes with time; since when.
-    unsettled: BTreeMap<InstanceId, Timestamp>,
+    /// Instances whose standing is not noted as it is, or changes with time.
+    unsettled: BTreeMap<InstanceId, Turned>,
     out: Vec<Command>,
 }
 
@@ -215,7 +226,7 @@ impl Engine {
             }
             self.mark([key]);
         }
-        self.changed(&changes, at);
+        self.changed(&changes, at, now);
     }
 
     fn warn_of(&mut self, read: Result<Key, RecordError>) {
@@ -224,10 +235,10 @@ impl Engine {
         }
     }
 
-    /// Takes note of what changed in the table at the time `at`.
-    fn changed(&mut self, changes: &Changes, at: Timestamp) {
+    /// Takes note of what changed in the table at the store's time `at`.
+    fn changed(&mut self, changes: &Changes, at: Timestamp, now: Timestamp) {
         for id in &changes.instances {
-            self.watch_standing(*id, at);
+            self.watch_standing(*id, at, now);
         }
         self.mark(changes.instances.iter().copied().map(Key::Instance));
         self.publisher.note(changes);
@@ -238,15 +249,20 @@ impl Engine {
     }
 
     /// Keeps an instance in view whose standing has to be noted, now or when its grace is over.
-    fn watch_standing(&mut self, id: InstanceId, at: Timestamp) {
+    fn watch_standing(&mut self, id: InstanceId, at: Timestamp, seen: Timestamp) {
         let slot = self.registry.instances.get(&id);
         let stand = slot.and_then(|slot| slot.derived.as_ref()?.stand);
         let noted = slot.and_then(|slot| slot.stored.record.standing);
         let noted = noted.map(|noted| noted.stand);
-        if stand.is_some() && (stand != noted || stand == Some(Stand::Losing)) {
-            self.unsettled.insert(id, at);
-        } else {
-            self.unsettled.remove(&id);
+        match stand {
+            Some(stand) if Some(stand) != noted || stand == Stand::Losing => {
+                let turned = Turned { stand, at, seen };
+                let known = self.unsettled.entry(id).or_insert(turned);
+                if known.stand != stand {
+                    *known = turned;
+                }
+            }
+            _ => drop(self.unsettled.remove(&id)),
         }
     }
 
@@ -273,7 +289,7 @@ impl Engine {
         self.unsettled.clear();
         let instances: Vec<InstanceId> = self.registry.instances.keys().copied().collect();
         for id in &instances {
-            self.watch_standing(*id, now);
+            self.watch_standing(*id, now, now);
         }
         self.writes.resynchronised();
         self.leases_resynchronised(now);

@@ -361,19 +361,22 @@ impl Registry {
 
     /// Those who need a plugin, are to be unloaded before it and are still here, as `name@version`.
     fn stopping_before(&self, plugin: &PluginName, sequence: u64) -> BTreeSet<String> {
+        let is_here = |spec: &&SpecId| {
+            let state = self.specs.get(*spec);
+            state.is_some_and(|state| !state.instances.is_empty())
+        };
         let stops_before = |other: &PluginName| {
             let wish = self.wishes.get(other);
             let wish = wish.filter(|wish| wish.record.wish == Wish::Unloaded);
             wish.is_some_and(|wish| wish.sequence < sequence)
         };
-        let users = self
-            .graph
-            .specs_of(plugin)
-            .flat_map(|spec| self.graph.dependents(spec, true));
-        let states = users.filter_map(|user| self.specs.get(&user));
-        states
-            .filter(|state| !state.instances.is_empty() && stops_before(&state.manifest.name))
-            .map(|state| label(&state.manifest))
+        let specs = self.graph.specs_of(plugin).filter(is_here);
+        let users = specs.flat_map(|spec| self.graph.dependents(spec, true));
+        let users = users.filter(|user| is_here(&user));
+        users
+            .filter_map(|user| self.graph.manifest(&user))
+            .filter(|manifest| stops_before(&manifest.name))
+            .map(|manifest| label(manifest))
             .collect()
     }
 
@@ -421,21 +424,18 @@ impl Registry {
         }
     }
 
-    /// Plugins that are to be unloaded wait for those who need them: touch them when one of these
-    /// comes, goes or is told to stop.
+    /// Plugins that are to be unloaded wait for those who need them: touch all of them when one of
+    /// either comes, goes or is told to stop.
     fn touch_those_who_wait(&self, work: &mut Work) {
-        if self
-            .wishes
-            .values()
-            .all(|wish| wish.record.wish != Wish::Unloaded)
-        {
+        let is_unloaded = |plugin: &&PluginName| self.wish(plugin) == Some(Wish::Unloaded);
+        if !self.wishes.keys().any(|plugin| is_unloaded(&plugin)) {
             return;
         }
         let mut waiting = BTreeSet::new();
         for state in work.specs.iter().filter_map(|spec| self.specs.get(spec)) {
             let needed = needs(&state.manifest).flat_map(|need| self.graph.providers(need));
             let names = needed.map(|(_, manifest)| &manifest.name);
-            waiting.extend(names.filter(|name| self.wish(name) == Some(Wish::Unloaded)));
+            waiting.extend(names.chain([&state.manifest.name]).filter(is_unloaded));
         }
         for plugin in waiting {
             self.touch_plugin(plugin, work);

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Engine;
 use super::derive::Derived;
 use super::event::{Command, WriteError};
 use super::registry::Slot;
 use super::sessions::{Reported, Session};
+use super::{Engine, Turned};
 use crate::error::{ErrorCode, MeshError};
 use crate::id::{InstanceId, NodeId};
 use crate::record::{InstanceRecord, Key, NodeRecord, Record, Stand, Standing};
@@ -281,44 +281,49 @@ impl Engine {
     ) -> Option<Standing> {
         let noted = slot.stored.record.standing;
         let stand = derived.stand?;
-        match noted {
-            Some(noted) if noted.stand == stand => {
-                let grace = u64::try_from(self.config.grace.as_millis()).unwrap_or(u64::MAX);
-                let over = now.millis_since(noted.since) >= grace;
-                Some(match stand {
-                    Stand::Losing
-                        if over
-                            && self.may_note(slot, noted.since.0.saturating_add(grace), now) =>
-                    {
-                        Standing {
-                            stand: Stand::Blocked,
-                            since: now,
-                        }
-                    }
-                    _ => noted,
-                })
+        let here = Turned {
+            stand,
+            at: now,
+            seen: now,
+        };
+        let turned = self.unsettled.get(&id).copied().unwrap_or(here);
+        let waited = now.millis_since(turned.seen);
+        let next = if noted.is_none_or(|noted| noted.stand != stand) {
+            Standing {
+                stand,
+                since: turned.at,
             }
-            _ => {
-                let turned = self.unsettled.get(&id).copied().unwrap_or(now);
-                if self.may_note(slot, turned.0, now) {
-                    Some(Standing {
-                        stand,
-                        since: turned,
-                    })
-                } else {
-                    noted
-                }
+        } else if stand == Stand::Losing && waited >= self.grace_ms() {
+            Standing {
+                stand: Stand::Blocked,
+                since: now,
             }
+        } else {
+            return noted;
+        };
+        let due = match next.stand {
+            Stand::Blocked if stand == Stand::Losing => self.grace_ms(),
+            _ => 0,
+        };
+        if self.may_note(slot, waited.saturating_sub(due)) {
+            Some(next)
+        } else {
+            noted
         }
     }
 
-    /// The coordinator that has the node's session notes at once; others only what it left undone.
-    fn may_note(&self, slot: &Slot, due_ms: u64, now: Timestamp) -> bool {
+    fn grace_ms(&self) -> u64 {
+        u64::try_from(self.config.grace.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The coordinator that has the node's session notes at once; others only what it left undone
+    /// for so many milliseconds.
+    fn may_note(&self, slot: &Slot, undone_ms: u64) -> bool {
         let here = self
             .sessions
             .of_node(&slot.stored.record.facts.node)
             .is_some();
-        here || now.millis_since(Timestamp(due_ms)) >= OTHERS_NOTE_MS
+        here || undone_ms >= OTHERS_NOTE_MS
     }
 }
 

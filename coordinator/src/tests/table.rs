@@ -1,0 +1,137 @@
+//! Followers of the table.
+
+use super::*;
+use mesh_core::table::Table;
+use mesh_proto::control::table_feed_client::TableFeedClient;
+use mesh_proto::control::{
+    Revision, TableFeedHello, TableFeedRequest, TableFeedResponse, table_feed_request,
+};
+
+struct Gateway {
+    requests: mpsc::Sender<TableFeedRequest>,
+    updates: Streaming<TableFeedResponse>,
+}
+
+impl Gateway {
+    async fn open(bench: &Bench, mesh: &str, table: Option<Revision>) -> Self {
+        let (requests, receiver) = mpsc::channel(4);
+        let mut client = TableFeedClient::new(bench.channel.clone());
+        let updates = client
+            .follow(ReceiverStream::new(receiver))
+            .await
+            .unwrap()
+            .into_inner();
+        let hello = table_feed_request::Body::Hello(TableFeedHello {
+            mesh: mesh.into(),
+            name: "gateway".into(),
+            table,
+        });
+        let gateway = Self { requests, updates };
+        gateway.send(Some(hello)).await;
+        gateway
+    }
+
+    async fn send(&self, body: Option<table_feed_request::Body>) {
+        self.requests.send(TableFeedRequest { body }).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Result<control::TableUpdate, String> {
+        match tokio::time::timeout(PATIENCE, self.updates.message())
+            .await
+            .expect("in time")
+        {
+            Ok(message) => Ok(message.expect("a message").table.expect("a table")),
+            Err(error) => Err(status::from_status(&error).to_string()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_follows_from_nothing_and_goes_on_where_it_was() {
+    let bench = Bench::start().await;
+    let agent = bench.agent("a", 7).await;
+    agent.announce(vec![ready(1, "time", &[])]).await;
+    bench.until("time", InstanceState::Active).await;
+    let mut gateway = Gateway::open(&bench, "default", None).await;
+    let mut table = Table::default();
+    while !table.instances().any(|route| route.state.takes_calls()) {
+        table = table
+            .apply(&gateway.next().await.unwrap().try_into().unwrap())
+            .unwrap();
+    }
+    drop(gateway);
+    agent.report(ready(2, "other", &[])).await;
+    bench.until("other", InstanceState::Active).await;
+    let mut gateway = Gateway::open(&bench, "default", Some(table.revision().into())).await;
+    while table.instance_count() < 2 {
+        let update = gateway.next().await.unwrap();
+        assert!(update.from.is_some(), "only what is newer");
+        table = table.apply(&update.try_into().unwrap()).unwrap();
+    }
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_of_another_mesh_or_without_a_hello_is_refused() {
+    let bench = Bench::start().await;
+    let mut gateway = Gateway::open(&bench, "other", None).await;
+    let error = gateway.next().await.unwrap_err();
+    assert!(
+        error.contains("this coordinator serves mesh \"default\", not \"other\""),
+        "{error}"
+    );
+    let (requests, receiver) = mpsc::channel(4);
+    requests
+        .send(TableFeedRequest { body: None })
+        .await
+        .unwrap();
+    let mut client = TableFeedClient::new(bench.channel.clone());
+    let updates = client
+        .follow(ReceiverStream::new(receiver))
+        .await
+        .unwrap()
+        .into_inner();
+    let mut gateway = Gateway { requests, updates };
+    let error = gateway.next().await.unwrap_err();
+    assert_eq!(error, "protocol_violation: the first message is a hello");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_reads_nothing_holds_nobody_up() {
+    let bench = Bench::start().await;
+    let _deaf = Gateway::open(&bench, "default", None).await;
+    let mut good = Gateway::open(&bench, "default", None).await;
+    let agent = bench.agent("a", 7).await;
+    let mut table = Table::default();
+    for number in 0..200_u8 {
+        let mut report = ready(number, "big", &[]);
+        report.reason = "x".repeat(60_000);
+        report.phase = InstancePhase::Loaded.into();
+        agent.report(report).await;
+    }
+    while table.instance_count() < 200 {
+        table = table
+            .apply(&good.next().await.unwrap().try_into().unwrap())
+            .unwrap();
+    }
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn health_and_reflection_are_there() {
+    let bench = Bench::start().await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(bench.channel.clone());
+    for service in [
+        "",
+        "plugmesh.control.v1.AgentSessions",
+        "plugmesh.admin.v1.MeshAdmin",
+    ] {
+        let request = tonic_health::pb::HealthCheckRequest {
+            service: service.into(),
+        };
+        let answer = health.check(request).await.unwrap().into_inner();
+        assert_eq!(answer.status, 1, "{service}");
+    }
+    bench.stop().await;
+}
