@@ -5,6 +5,7 @@ pub mod body;
 mod cors;
 pub mod envelope;
 pub mod front;
+pub mod intake;
 pub mod listener;
 pub mod origin;
 pub mod refusal;

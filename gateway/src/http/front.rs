@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
 use rmcp::model::{ErrorCode, RequestId};
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
@@ -20,6 +21,7 @@ use tower::ServiceExt;
 use super::body::{AnswerBody, Running, Works};
 use super::cors::{self, Page};
 use super::envelope::{self, Envelope, Kind};
+use super::intake;
 use super::origin::OriginCheck;
 use super::refusal::{Refusal, of_library};
 use crate::Config;
@@ -101,6 +103,7 @@ impl Front {
         let for_mcp = request.uri().path() == MCP_PATH;
         let must_check = for_mcp || self.check_admin;
         if must_check && let Err(error) = self.check.check(request.uri(), request.headers()) {
+            intake::discard(request.into_body()).await;
             return self.refuse(error.into());
         }
         // Leave is given to no page that was not checked.
@@ -133,96 +136,47 @@ impl Front {
         }
     }
 
-    async fn mcp<B>(&self, mut request: Request<B>) -> Result<Response<AnswerBody>, Refusal>
+    async fn mcp<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Refusal>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        match *request.method() {
-            Method::POST => {}
-            Method::GET | Method::DELETE => {
-                if request.method() == Method::GET {
-                    accept(request.headers_mut(), "GET")?;
-                }
-                let ends = request.method() == Method::DELETE;
-                let request = request.map(|_| Full::<Bytes>::default());
-                let mut response = self.with_sessions.handle(request).await;
-                if ends && response.status() == StatusCode::ACCEPTED {
-                    *response.status_mut() = StatusCode::NO_CONTENT;
-                }
-                return self.finish(response, None, None).await;
-            }
-            _ => {
-                let text = format!(
-                    "{} is not served here: POST a message, GET a session's stream, or DELETE a \
-                     session",
-                    request.method()
-                );
-                return Err(Refusal {
-                    allow: Some("GET, POST, DELETE"),
-                    ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text)
-                });
-            }
+        let (mut parts, body) = request.into_parts();
+        if let Err(refusal) = check_head(&mut parts) {
+            intake::discard(body).await;
+            return Err(refusal);
         }
-        accept(request.headers_mut(), "POST")?;
-        content_type(request.headers_mut())?;
-        let (parts, body) = request.into_parts();
-        let body = self.read(&parts.headers, body).await?;
+        if parts.method == Method::POST {
+            let body = intake::read(body, self.max_body, self.body_timeout).await?;
+            return self.message(parts, body).await;
+        }
+        let ends = parts.method == Method::DELETE;
+        let request = Request::from_parts(parts, Full::<Bytes>::default());
+        let mut response = self.with_sessions.handle(request).await;
+        if ends && response.status() == StatusCode::ACCEPTED {
+            // Clients know this as the answer to a DELETE.
+            *response.status_mut() = StatusCode::NO_CONTENT;
+        }
+        self.finish(response, None, None).await
+    }
+
+    async fn message(&self, parts: Parts, body: Bytes) -> Result<Response<AnswerBody>, Refusal> {
         let envelope = envelope::read(&body)?;
         self.check_room(&envelope)?;
         check_cursor(&envelope)?;
-        let of_session = is_of_session(&envelope, &parts.headers);
-        let request = Request::from_parts(parts, Full::new(body));
         let work = match envelope.method.as_deref() {
             Some("subscriptions/listen") => &self.work.subscriptions,
             _ => &self.work.calls,
         };
         let running = Some(work.begin());
+        let of_session = is_of_session(&envelope, &parts.headers);
+        let request = Request::from_parts(parts, Full::new(body));
         let response = if of_session {
             self.with_sessions.handle(request).await
         } else {
             self.single.handle(request).await
         };
         self.finish(response, envelope.id, running).await
-    }
-
-    /// The whole body, within the bounds of size and time.
-    async fn read<B>(&self, headers: &HeaderMap, body: B) -> Result<Bytes, Refusal>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: std::error::Error + Send + Sync + 'static,
-    {
-        let too_large = || {
-            let text = format!(
-                "the request body is larger than {} bytes: send less, or raise gateway.max_body",
-                self.max_body
-            );
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text)
-        };
-        let length = headers
-            .get(CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok());
-        let length = length.and_then(|text| text.parse::<usize>().ok());
-        if length.is_some_and(|length| length > self.max_body) {
-            return Err(too_large());
-        }
-        let whole = Limited::new(body, self.max_body).collect();
-        let read = tokio::time::timeout(self.body_timeout, whole).await;
-        let read = read.map_err(|_| {
-            let text = format!(
-                "the request body did not arrive within {:?} (gateway.request_timeout)",
-                self.body_timeout
-            );
-            Refusal::new(StatusCode::REQUEST_TIMEOUT, text)
-        })?;
-        match read {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-            Err(error) => {
-                let text = format!("the request body could not be read: {error}");
-                Err(Refusal::new(StatusCode::BAD_REQUEST, text))
-            }
-        }
     }
 
     /// Sessions and subscriptions live long, and are bounded.
@@ -301,6 +255,28 @@ fn is_of_session(envelope: &Envelope, headers: &HeaderMap) -> bool {
     let newer = envelope.versioned || version.is_some_and(|version| version >= "2026-07-28");
     let named = headers.contains_key("mcp-session-id");
     method == "initialize" || (!newer && (named || envelope.kind != Kind::Request))
+}
+
+/// Checks the method and the headers, and gives the headers the form that the MCP library demands.
+fn check_head(parts: &mut Parts) -> Result<(), Refusal> {
+    match parts.method {
+        Method::POST => {
+            accept(&mut parts.headers, "POST")?;
+            content_type(&mut parts.headers)
+        }
+        Method::GET => accept(&mut parts.headers, "GET"),
+        Method::DELETE => Ok(()),
+        _ => {
+            let text = format!(
+                "{} is not served here: POST a message, GET a session's stream, or DELETE a session",
+                parts.method
+            );
+            Err(Refusal {
+                allow: Some("GET, POST, DELETE"),
+                ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text)
+            })
+        }
+    }
 }
 
 /// Checks that the client takes what it may get. A client that takes anything (curl by default) takes

@@ -7,6 +7,7 @@ use rmcp::model::{ErrorCode as RpcCode, ErrorData, JsonRpcError, RequestId};
 
 use super::body::AnswerBody;
 use super::envelope::NoMessage;
+use super::intake::IntakeError;
 use super::origin::NotAllowed;
 
 /// A request that is not served, and why.
@@ -92,6 +93,17 @@ impl From<NotAllowed> for Refusal {
         let status = match error {
             NotAllowed::NoHost => StatusCode::BAD_REQUEST,
             NotAllowed::Host(_) | NotAllowed::Origin(_) => StatusCode::FORBIDDEN,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<IntakeError> for Refusal {
+    fn from(error: IntakeError) -> Self {
+        let status = match error {
+            IntakeError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            IntakeError::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            IntakeError::Broken(_) => StatusCode::BAD_REQUEST,
         };
         Self::new(status, error.to_string())
     }

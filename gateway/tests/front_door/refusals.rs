@@ -23,7 +23,7 @@ async fn every_refusal_is_one_line_that_says_what_to_do() {
     })
     .await;
     let json = ("content-type", "application/json");
-    let huge: &'static str = Box::leak("x".repeat(70_000).into_boxed_str());
+    let huge: &'static str = Box::leak("x".repeat(5_000_000).into_boxed_str());
     let rows: Vec<Row> = vec![
         (
             "POST",
