@@ -4,6 +4,21 @@
 //! ([`NodeInbox`]) and passes load beacons. [`RegistryStore`] keeps the registry in a JetStream
 //! key-value bucket, on a connection of its own. Nothing here spawns: each part comes with a driver
 //! whose `run` the caller spawns.
+//!
+//! The traps of NATS, and where each is answered:
+//! - requests leak in the library, and a dead responder says nothing: own multiplexer with deadlines,
+//!   and questions to the nodes of calls in flight (`slots`, `slot`);
+//! - at most once: parts of payloads and answers are numbered and counted (`slot`);
+//! - senders wait, and what was sent while disconnected comes late: own queue (`outbox`), calls are
+//!   refused without a connection (`bus`), calls given up are found before they are begun (`node`);
+//! - full subscriptions drop: counted, and calls in flight are asked after (`connect`, `driver`);
+//! - `flush` proves nothing: messages to oneself (`driver`, `node`);
+//! - no retry and no jitter by default: both set, 250 ms at most (`connect`);
+//! - bulk stalls what shares its connection: credit, bulk held back (`outbox`), JetStream on a
+//!   connection of its own (`store`);
+//! - watches go deaf or replay, reads are stale, leaders take seconds to be elected: changes by
+//!   contiguous sequence with a proof every two seconds, reads from the leader (`store`);
+//! - an acknowledgement that is missing: read again before writing again (`store::write`).
 
 mod bus;
 mod config;
