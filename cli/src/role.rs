@@ -1,9 +1,9 @@
 //! The shell of a role's process: telemetry, signals, the service, and an ordered end.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
+use mesh_runtime::config::LogFormat;
 use mesh_runtime::{Context, Tasks, Telemetry, TelemetryConfig};
 
 use crate::exit::{self, Failure};
@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// What the service failed with, or that a part of it panicked.
-pub fn run<S, F, E>(
+pub fn run<S, F>(
     config: &TelemetryConfig,
     role: &str,
     name: &str,
@@ -24,8 +24,7 @@ pub fn run<S, F, E>(
 ) -> Result<(), Failure>
 where
     S: FnOnce(Context) -> F,
-    F: Future<Output = Result<(), E>>,
-    E: Display,
+    F: Future<Output = Result<(), Failure>>,
 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -43,7 +42,14 @@ where
             .map_err(|error| Failure::failed(format!("signals can't be handled: {error}")))?;
         tracing::info!(role, name, version = env!("CARGO_PKG_VERSION"), "starting");
         let served = service(context.clone()).await;
-        let ended = end(&context, served.map_err(|error| error.to_string())).await;
+        let mut ended = end(&context, served).await;
+        if let Err(failure) = &mut ended
+            && config.log_format == LogFormat::Json
+        {
+            // Who reads JSON reads it to the last line: nothing else is said.
+            let error = std::mem::take(&mut failure.message);
+            tracing::error!(error, exit_code = failure.code, "failed");
+        }
         telemetry.shutdown().await;
         signals.cancel();
         ended
@@ -51,14 +57,11 @@ where
 }
 
 /// Ends what still runs, and says what went wrong.
-async fn end(context: &Context, served: Result<(), String>) -> Result<(), Failure> {
+async fn end(context: &Context, served: Result<(), Failure>) -> Result<(), Failure> {
     context.shutdown.trigger();
     context.tasks.cancel();
     let report = context.tasks.join(GRACE).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "failed");
-        return Err(Failure::failed(error));
-    }
+    served?;
     if !report.panicked.is_empty() {
         let names = report.panicked.join(", ");
         return Err(Failure::failed(format!(

@@ -39,6 +39,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn complain(failure: &Failure, output: Output) {
     match output {
+        _ if failure.message.is_empty() => {}
         Output::Json => {
             let error = json!({ "error": failure.message, "exit_code": failure.code });
             output::note(error.to_string());

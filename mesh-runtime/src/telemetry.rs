@@ -147,9 +147,9 @@ impl TelemetryGuard {
     }
 }
 
-/// Libraries that write lines for each request, or for each client that goes away, at the levels that
+/// Libraries that write lines for each request, client or connection, at the levels that
 /// people leave on. A pair such as `rmcp=debug` in the setting brings them back.
-const QUIET: [&str; 1] = ["rmcp=off"];
+const QUIET: [&str; 2] = ["rmcp=off", "async_nats=warn"];
 
 /// Checks a log level without setting anything up.
 ///

@@ -1,5 +1,6 @@
 //! `plugmesh agent`.
 
+use agent_node::AgentError;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
@@ -63,9 +64,24 @@ pub fn run(args: &AgentArgs) -> Result<(), Failure> {
     }
     let name = config.agent.node.to_string();
     let run = config.agent();
-    role::run(&config.telemetry, "agent", &name, |context| {
-        agent_node::run(run, context)
+    role::run(&config.telemetry, "agent", &name, async |context| {
+        let ran = agent_node::run(run, context).await;
+        ran.map_err(|error| Failure::new(code(&error), error.to_string()))
     })
+}
+
+fn code(error: &AgentError) -> u8 {
+    match error {
+        AgentError::Bind(_) | AgentError::SocketTaken { .. } => exit::UNAVAILABLE,
+        AgentError::DataDir { .. }
+        | AgentError::NotASocket { .. }
+        | AgentError::Socket { .. }
+        | AgentError::Table(_) => exit::CANT_CREATE,
+        AgentError::Bus(_) => exit::CONFIG,
+        AgentError::Descriptor(_) | AgentError::Thread(_) | AgentError::Server { .. } => {
+            exit::FAILED
+        }
+    }
 }
 
 /// `key=value` pairs as an object; null when there are none, so that the file's stay.

@@ -1,10 +1,11 @@
 //! `plugmesh coordinator`.
 
 use clap::Args;
+use coordinator::RunError;
 use serde_json::json;
 
 use crate::config::{CommonFlags, Section};
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use crate::role;
 
 /// `coordinator`.
@@ -36,7 +37,16 @@ pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
     let config = args.common.load(Section::Coordinator, flags)?;
     let name = config.coordinator.name.to_string();
     let run = config.coordinator();
-    role::run(&config.telemetry, "coordinator", &name, |context| {
-        coordinator::run(run, context)
+    role::run(&config.telemetry, "coordinator", &name, async |context| {
+        let ran = coordinator::run(run, context).await;
+        ran.map_err(|error| Failure::new(code(&error), error.to_string()))
     })
+}
+
+fn code(error: &RunError) -> u8 {
+    match error {
+        RunError::Bind(_) => exit::UNAVAILABLE,
+        RunError::Bus(_) => exit::CONFIG,
+        RunError::Descriptor(_) | RunError::Ended => exit::FAILED,
+    }
 }

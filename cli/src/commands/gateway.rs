@@ -1,10 +1,11 @@
 //! `plugmesh gateway`.
 
 use clap::Args;
+use gateway::RunError;
 use serde_json::json;
 
 use crate::config::{CommonFlags, Section};
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use crate::role;
 
 /// `gateway`.
@@ -52,7 +53,17 @@ pub fn run(args: &GatewayArgs) -> Result<(), Failure> {
     let config = args.common.load(Section::Gateway, flags)?;
     let name = config.gateway.name.to_string();
     let run = config.gateway();
-    role::run(&config.telemetry, "gateway", &name, |context| {
-        gateway::run(run, context)
+    role::run(&config.telemetry, "gateway", &name, async |context| {
+        let ran = gateway::run(run, context).await;
+        ran.map_err(|error| Failure::new(code(&error), error.to_string()))
     })
+}
+
+fn code(error: &RunError) -> u8 {
+    match error {
+        RunError::Bind(_) => exit::UNAVAILABLE,
+        RunError::DataDir { .. } | RunError::Table(_) => exit::CANT_CREATE,
+        RunError::Bus(_) => exit::CONFIG,
+        RunError::Listener(_) | RunError::Thread(_) | RunError::Ended => exit::FAILED,
+    }
 }

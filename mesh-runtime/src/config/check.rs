@@ -46,24 +46,13 @@ fn describe(error: &ValidationError<'_>, whole: &Value, found: &mut Vec<(Vec<Str
             let choices = schema::choices(schema);
             if !choices.is_empty() {
                 add(path, show(given), one_of(given, &choices));
-                return;
-            }
-            // The alternative that is meant is the one whose type fits.
-            let fits = |errors: &&Vec<ValidationError<'static>>| {
-                !errors.iter().any(|inner| {
-                    matches!(inner.kind(), Kind::Type { .. })
-                        && inner.instance_path() == error.instance_path()
-                })
-            };
-            match context.iter().find(fits) {
-                Some(errors) => errors
-                    .iter()
-                    .for_each(|inner| describe(inner, whole, found)),
-                None => add(
-                    path,
-                    must_be(given, &schema::types(schema)),
-                    example(schema),
-                ),
+            } else if let Some(errors) = meant_alternative(error, context) {
+                for inner in errors {
+                    describe(inner, whole, found);
+                }
+            } else {
+                let problem = must_be(given, &schema::types(schema));
+                add(path, problem, example(schema));
             }
         }
         Kind::Enum { .. } | Kind::Constant { .. } => {
@@ -75,7 +64,6 @@ fn describe(error: &ValidationError<'_>, whole: &Value, found: &mut Vec<(Vec<Str
                 TypeKind::Single(one) => vec![one.to_string()],
                 TypeKind::Multiple(many) => many.iter().map(|one| one.to_string()).collect(),
             };
-            let types: Vec<&str> = types.iter().map(String::as_str).collect();
             add(path, must_be(given, &types), example(schema));
         }
         Kind::Required { property } => {
@@ -85,21 +73,18 @@ fn describe(error: &ValidationError<'_>, whole: &Value, found: &mut Vec<(Vec<Str
             let schema = schema::at(whole, &inner).unwrap_or(&Value::Null);
             add(inner, "is missing".to_owned(), example(schema));
         }
-        Kind::Minimum { limit } => add(
-            path,
-            format!("{} is too small", show(given)),
-            format!("give at least {limit}"),
-        ),
-        Kind::Maximum { limit } => add(
-            path,
-            format!("{} is too large", show(given)),
-            format!("give at most {limit}"),
-        ),
-        Kind::MinItems { limit } => add(
-            path,
-            "has too few items".to_owned(),
-            format!("give at least {limit}"),
-        ),
+        Kind::Minimum { limit } => {
+            let problem = format!("{} is too small", show(given));
+            add(path, problem, format!("give at least {limit}"));
+        }
+        Kind::Maximum { limit } => {
+            let problem = format!("{} is too large", show(given));
+            add(path, problem, format!("give at most {limit}"));
+        }
+        Kind::MinItems { limit } => {
+            let problem = "has too few items".to_owned();
+            add(path, problem, format!("give at least {limit}"));
+        }
         Kind::MinLength { .. } => add(path, "is empty".to_owned(), example(schema)),
         Kind::Format { .. } | Kind::Pattern { .. } => {
             let problem = format!("{} is not {}", show(given), what(schema));
@@ -107,6 +92,19 @@ fn describe(error: &ValidationError<'_>, whole: &Value, found: &mut Vec<(Vec<Str
         }
         _ => add(path, error.to_string(), example(schema)),
     }
+}
+
+/// The mistakes in the alternative that is meant: the one whose type fits.
+fn meant_alternative<'a>(
+    error: &ValidationError<'_>,
+    context: &'a [Vec<ValidationError<'static>>],
+) -> Option<&'a Vec<ValidationError<'static>>> {
+    context.iter().find(|errors| {
+        !errors.iter().any(|inner| {
+            matches!(inner.kind(), Kind::Type { .. })
+                && inner.instance_path() == error.instance_path()
+        })
+    })
 }
 
 /// What a text that is held by a pattern or format is.
@@ -146,11 +144,12 @@ fn one_of(given: &Value, choices: &[&str]) -> String {
     format!("write one of {}{hint}", choices.join(", "))
 }
 
-fn must_be(given: &Value, types: &[&str]) -> String {
+fn must_be(given: &Value, types: &[impl AsRef<str>]) -> String {
     let words: Vec<&str> = types
         .iter()
-        .filter(|kind| **kind != "null")
-        .map(|kind| match *kind {
+        .map(AsRef::as_ref)
+        .filter(|kind| *kind != "null")
+        .map(|kind| match kind {
             "string" => "a text",
             "integer" => "a whole number",
             "number" => "a number",
