@@ -22,7 +22,7 @@ pub async fn run(ask: CoordinatorFlags, output: Output) -> Result<(), Failure> {
     let mut changes = answer
         .map_err(|status| admin.failure(&status))?
         .into_inner();
-    let mut known = BTreeMap::new();
+    let mut known = Known::new();
     loop {
         let next = changes.message().await;
         let next = next.map_err(|status| admin.failure(&status))?;
@@ -45,6 +45,9 @@ pub async fn run(ask: CoordinatorFlags, output: Output) -> Result<(), Failure> {
     }
 }
 
+/// What was said last of each instance: its name, and its state with the reason.
+type Known = BTreeMap<InstanceId, (String, String)>;
+
 fn as_json(update: &TableUpdate) -> Value {
     let specs: Vec<String> = update.specs.iter().map(|(id, _)| id.to_string()).collect();
     json!({
@@ -66,7 +69,7 @@ fn name(route: &InstanceRoute) -> String {
     format!("{spec} on {}", route.node)
 }
 
-fn lines(update: &TableUpdate, known: &mut BTreeMap<InstanceId, String>) -> Vec<String> {
+fn lines(update: &TableUpdate, known: &mut Known) -> Vec<String> {
     let now = jiff::Timestamp::now();
     let time = now.strftime("%H:%M:%S");
     let mut lines = Vec::new();
@@ -82,13 +85,16 @@ fn lines(update: &TableUpdate, known: &mut BTreeMap<InstanceId, String>) -> Vec<
             "" => String::new(),
             reason => format!(": {reason}"),
         };
-        let name = name(route);
-        lines.push(format!("{time} {name} is {}{reason}", route.state));
-        known.insert(route.instance, name);
+        let (name, state) = (name(route), format!("{}{reason}", route.state));
+        let said = (name.clone(), state.clone());
+        // Only its time may have changed.
+        if known.insert(route.instance, said.clone()) != Some(said) {
+            lines.push(format!("{time} {name} is {state}"));
+        }
     }
     for instance in &update.removed_instances {
         let name = known.remove(instance);
-        let name = name.unwrap_or_else(|| instance.to_string());
+        let name = name.map_or_else(|| instance.to_string(), |(name, _)| name);
         lines.push(format!("{time} {name} is gone"));
     }
     for node in &update.removed_nodes {

@@ -12,7 +12,6 @@ use tokio::process::{Child as Process, Command};
 use tokio::time::Instant;
 
 use crate::exit::Failure;
-use crate::tied;
 
 /// A log that is larger than this is put aside before the next start, in bytes.
 const LARGEST_LOG: u64 = 16 << 20;
@@ -29,7 +28,7 @@ const PROVEN: Duration = Duration::from_secs(30);
 pub struct Spec {
     /// What it is called.
     pub name: String,
-    /// The program and its arguments.
+    /// The program and its arguments, with what ties it to this process before them.
     pub command: Vec<String>,
     /// Variables that are set.
     pub env: Vec<(String, String)>,
@@ -84,15 +83,12 @@ impl Child {
         self.log_start = log.metadata().map_or(0, |log| log.len());
         let copy = log.try_clone();
         let copy = copy.map_err(|error| Failure::failed(format!("{name}: {error}")))?;
-        let prefix = tied::prefix()?;
-        let (program, arguments) = match prefix.split_first() {
-            Some(split) => split,
-            None => return Err(Failure::failed("this program's own path is empty")),
+        let Some((program, arguments)) = self.spec.command.split_first() else {
+            return Err(Failure::failed(format!("{name} has no program")));
         };
         let mut command = Command::new(program);
         command
             .args(arguments)
-            .args(&self.spec.command)
             .envs(self.spec.env.iter().cloned())
             .process_group(0)
             .stdin(Stdio::null())

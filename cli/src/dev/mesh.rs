@@ -14,11 +14,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::child::{Child, Spec};
 use super::console::Console;
 use super::follow::Follow;
-use super::plan::Plan;
+use super::plan::{Plan, reached};
 use super::signals::Signals;
 use super::{ready, report, state};
 use crate::exit::{self, Failure};
-use crate::tied::own_path;
+use crate::tied::{self, own_path};
 use crate::view::PluginView;
 
 /// How long each process gets to end. An agent gives its plugins ten seconds; so does a gateway its
@@ -49,21 +49,23 @@ impl<'a> Mesh<'a> {
     /// # Errors
     /// When signals can't be handled.
     pub fn new(plan: &'a Plan, console: Console, verbose: bool) -> Result<Self, Failure> {
-        let own = own_path()?;
+        // Looked up once: this program's file may be replaced while it runs.
+        let (own, prefix) = (own_path()?, tied::prefix()?);
+        let tied = |command: [String; 4]| [prefix.as_slice(), &command].concat();
         let role = |role: &str, name: &str| Spec {
             name: name.to_owned(),
-            command: vec![
+            command: tied([
                 own.clone(),
                 role.to_owned(),
                 "--config".to_owned(),
                 plan.file(name).display().to_string(),
-            ],
+            ]),
             env: Vec::new(),
             hidden: plan.hidden_variables(name),
             log: plan.log(name),
             grace: GRACE,
         };
-        let mut specs = vec![nats(plan), role("coordinator", "coordinator")];
+        let mut specs = vec![nats(plan, &prefix), role("coordinator", "coordinator")];
         specs.extend(plan.agents.iter().map(|agent| role("agent", &agent.name)));
         specs.push(role("gateway", "gateway"));
         let logs = specs
@@ -117,7 +119,8 @@ impl<'a> Mesh<'a> {
                 begun_roles,
             );
         }
-        self.until(ready::role("gateway", plan.gateway)).await?;
+        self.until(ready::role("gateway", reached(plan.gateway)))
+            .await?;
         self.say_up(&format!("gateway on {}", plan.gateway), begun_roles);
 
         let begun_plugins = Instant::now();
@@ -397,7 +400,7 @@ async fn first_exit(children: &mut [Child]) -> (usize, ExitStatus) {
     }
 }
 
-fn nats(plan: &Plan) -> Spec {
+fn nats(plan: &Plan, prefix: &[String]) -> Spec {
     // On few cores the broker's own threads only get in each other's way.
     let few = std::thread::available_parallelism().is_ok_and(|cores| cores.get() <= 2);
     let env = if few {
@@ -405,13 +408,14 @@ fn nats(plan: &Plan) -> Spec {
     } else {
         Vec::new()
     };
+    let command = [
+        plan.server.path.display().to_string(),
+        "--config".to_owned(),
+        plan.file("nats-server").display().to_string(),
+    ];
     Spec {
         name: "nats-server".to_owned(),
-        command: vec![
-            plan.server.path.display().to_string(),
-            "--config".to_owned(),
-            plan.file("nats-server").display().to_string(),
-        ],
+        command: [prefix, &command].concat(),
         env,
         hidden: Vec::new(),
         log: plan.log("nats-server"),

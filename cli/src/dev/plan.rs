@@ -3,7 +3,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use mesh_runtime::config::{Sources, env_name, load_with};
@@ -101,12 +101,12 @@ impl Plan {
 
     /// The MCP address.
     pub fn mcp(&self) -> String {
-        format!("http://{}/mcp", self.gateway)
+        format!("http://{}/mcp", reached(self.gateway))
     }
 
     /// The coordinator's address as agents, gateways and operators take it.
     pub fn coordinator_url(&self) -> String {
-        format!("http://{}", self.coordinator)
+        format!("http://{}", reached(self.coordinator))
     }
 
     /// The configuration file of a process.
@@ -171,6 +171,7 @@ impl Plan {
                     "data_dir": folder,
                 });
                 put(&mut all, "gateway", section);
+                self.allow_own_address(&mut all);
             }
             name => {
                 let agent = self.agents.iter().find(|agent| agent.name == name);
@@ -180,6 +181,23 @@ impl Plan {
             }
         }
         all
+    }
+
+    /// Who has the gateway listen on an address of the network wants to reach it by that.
+    fn allow_own_address(&self, all: &mut Value) {
+        let ip = self.gateway.ip();
+        let own_wish = std::env::var_os(env_name("gateway.allowed_hosts")).is_some();
+        if ip.is_loopback() || ip.is_unspecified() || own_wish {
+            return;
+        }
+        let mut hosts = gateway::Config::default().allowed_hosts;
+        hosts.push(match ip {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        });
+        if let Some(section) = all.get_mut("gateway") {
+            put(section, "allowed_hosts", json!(hosts));
+        }
     }
 
     fn agent_config(&self, agent: &AgentPlan, folder: &Path) -> Value {
@@ -227,6 +245,17 @@ impl Plan {
             .map(drop)
             .map_err(refused)
     }
+}
+
+/// The address by which this machine reaches what listens on all its addresses.
+pub fn reached(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }
 
 fn put(all: &mut Value, key: &str, value: Value) {

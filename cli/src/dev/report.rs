@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::console::Console;
 use super::mesh::Mesh;
-use super::plan::Plan;
+use super::plan::{Plan, reached};
 use crate::exit::Failure;
 use crate::output;
 use crate::view::PluginView;
@@ -36,7 +36,7 @@ pub fn state(plan: &Plan, mesh: &Mesh<'_>, plugins: &[PluginView]) -> Value {
             json!({
                 "node": agent.name,
                 "pid": mesh.pid(&agent.name),
-                "attach_tcp": format!("http://{}", agent.attach_tcp),
+                "attach_tcp": format!("http://{}", reached(agent.attach_tcp)),
                 "attach_unix": format!("unix://{}", agent.attach_unix.display()),
                 "admin": format!("http://{}", agent.admin),
                 "log": plan.log(&agent.name),
@@ -74,8 +74,8 @@ pub fn state(plan: &Plan, mesh: &Mesh<'_>, plugins: &[PluginView]) -> Value {
         },
         "agents": agents,
         "gateway": {
-            "url": format!("http://{}", plan.gateway),
-            "admin": format!("http://{}", plan.gateway),
+            "url": format!("http://{}", reached(plan.gateway)),
+            "admin": format!("http://{}", reached(plan.gateway)),
             "pid": mesh.pid("gateway"),
             "log": plan.log("gateway"),
         },
@@ -94,7 +94,10 @@ fn table(plan: &Plan, mesh: &Mesh<'_>, plugins: &[PluginView]) -> String {
         row("coordinator", plan.coordinator_url()),
     ];
     for agent in &plan.agents {
-        rows.push(row(&agent.name, format!("http://{}", agent.attach_tcp)));
+        rows.push(row(
+            &agent.name,
+            format!("http://{}", reached(agent.attach_tcp)),
+        ));
     }
     rows.push(row("gateway", plan.mcp()));
     let processes = output::table(["PROCESS", "ADDRESS", "PID"], rows);
