@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use mesh_core::engine::{Command, Engine, Event, Outcome, RequestId, SessionId, StoreState};
+use mesh_engine::engine::{
+    Command, Engine, Event, Outcome, RequestId, SessionId, StoreState, WriteId,
+};
 use mesh_core::error::MeshError;
-use mesh_core::record::Key;
+use mesh_engine::record::Key;
 use mesh_runtime::ReadyLatch;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -51,7 +53,7 @@ struct Running<S> {
     actor: Actor<S>,
     sessions: BTreeMap<SessionId, mpsc::Sender<ToAgent>>,
     requests: BTreeMap<RequestId, oneshot::Sender<Result<Outcome, MeshError>>>,
-    waiting: VecDeque<(Key, Option<Vec<u8>>, u64)>,
+    waiting: VecDeque<((WriteId, Key), Option<Vec<u8>>, u64)>,
     writing: Writing,
     /// Why the registry is not current, as it was said last.
     said: Option<String>,
@@ -162,10 +164,11 @@ impl<S: Store> Running<S> {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::Write {
+                write,
                 key,
                 value,
                 expected,
-            } => self.waiting.push_back((key, value, expected)),
+            } => self.waiting.push_back(((write, key), value, expected)),
             Command::Publish(update) => self.actor.feed.publish(update),
             Command::Welcome { session } => self.send(session, ToAgent::Welcome),
             Command::AskAnnounce { session } => self.send(session, ToAgent::AskAnnounce),
@@ -248,7 +251,12 @@ impl<S: Store> Running<S> {
                 self.actor.ready.set_ready();
             }
             Some(why) => {
-                tracing::warn!("{why}");
+                // At the start it is no news.
+                if self.actor.engine.store() == StoreState::Starting {
+                    tracing::info!("{why}");
+                } else {
+                    tracing::warn!("{why}");
+                }
                 self.actor.ready.set_not_ready(why.clone());
             }
         }

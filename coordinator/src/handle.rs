@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use mesh_core::engine::{
+use mesh_engine::engine::{
     Action, Engine, Event, Operation, Outcome, Report, RequestId, SessionId, StoreState,
 };
 use mesh_core::error::{ErrorCode, MeshError};

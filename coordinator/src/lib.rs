@@ -1,6 +1,6 @@
 //! The coordinator: registry, dependency graph, leases, the routing table.
 //!
-//! What it decides is decided by `mesh_core::engine`; here is what carries that out: one task that
+//! What it decides is decided by `mesh_engine::engine`; here is what carries that out: one task that
 //! owns the engine ([`actor`]), the store that it writes to ([`store`]), the table that it publishes
 //! ([`feed`]) and the gRPC services ([`grpc`]). It is on no data path: without it calls go on.
 

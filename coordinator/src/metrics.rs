@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_core::engine::Counts;
+use mesh_engine::engine::Counts;
 use mesh_core::revision::Revision;
 use mesh_core::state::InstanceState;
 use mesh_runtime::Metrics;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_bus::{BusConfig, BusError, RegistryStore, StoreConfig};
-use mesh_core::engine::{Engine, EngineConfig};
+use mesh_engine::engine::{Engine, EngineConfig};
 use mesh_runtime::admin::{HttpLimits, admin_only, serve_http};
 use mesh_runtime::grpc::{DescriptorError, HealthReporter, server};
 use mesh_runtime::net::{BindError, bind_tcp};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use mesh_bus::{RegistryStore, StoreError, StoreEvent, StoreFollower};
-use mesh_core::engine::{Event, WriteError};
-use mesh_core::record::Key;
+use mesh_engine::engine::{Event, WriteError, WriteId};
+use mesh_engine::record::Key;
 use mesh_core::revision::Timestamp;
 
 /// A write that has no answer after this is given up; whether it was stored is seen by following.
@@ -57,13 +57,20 @@ impl Follow for StoreFollower {
 /// Carries out one write; gives the event that tells the engine how it went, and a word for it.
 pub(crate) async fn write(
     store: impl Store,
-    key: Key,
+    (write, key): (WriteId, Key),
     expected: u64,
     value: Option<Bytes>,
 ) -> (Event, &'static str) {
     let writing = store.write(key.to_string(), expected, value);
     let (error, outcome) = match tokio::time::timeout(ANSWER, writing).await {
-        Ok(Ok(sequence)) => return (Event::Written { key, sequence }, "stored"),
+        Ok(Ok(sequence)) => {
+            let written = Event::Written {
+                write,
+                key,
+                sequence,
+            };
+            return (written, "stored");
+        }
         Ok(Err(StoreError::Conflict { .. })) => (WriteError::Conflict, "conflict"),
         Ok(Err(StoreError::Unavailable { why })) => (WriteError::Unavailable(why), "unavailable"),
         Ok(Err(StoreError::Unknown { why, .. })) => (WriteError::Unknown(why), "unknown"),
@@ -75,7 +82,7 @@ pub(crate) async fn write(
             (WriteError::Unknown(why), "unknown")
         }
     };
-    (Event::WriteFailed { key, error }, outcome)
+    (Event::WriteFailed { write, key, error }, outcome)
 }
 
 /// What the engine is told of the store.

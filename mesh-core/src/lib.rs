@@ -5,12 +5,9 @@
 
 pub mod call;
 pub mod capability;
-pub mod engine;
 pub mod error;
-pub mod graph;
 pub mod id;
 pub mod manifest;
-pub mod record;
 pub mod revision;
 pub mod select;
 pub mod state;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh_core::engine::Report;
+use mesh_engine::engine::Report;
 use mesh_core::error::{MeshError, Place};
 use mesh_core::id::InstanceId;
 use mesh_core::revision::Timestamp;

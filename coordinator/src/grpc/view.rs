@@ -1,6 +1,6 @@
 //! What operators are shown, on the wire.
 
-use mesh_core::engine::{GraphNode, GraphView, NodeView, Outcome, PluginView};
+use mesh_engine::engine::{GraphNode, GraphView, NodeView, Outcome, PluginView};
 use mesh_proto::{admin, control};
 
 pub(super) fn plugin(own: PluginView) -> admin::PluginView {
@@ -29,7 +29,7 @@ pub(super) fn graph(own: GraphView) -> admin::GetGraphResponse {
         reason: node.reason,
         unmet: node.unmet,
     };
-    let edge = |(from, to, edge): (String, String, mesh_core::graph::Edge)| admin::GraphEdge {
+    let edge = |(from, to, edge): (String, String, mesh_engine::graph::Edge)| admin::GraphEdge {
         from,
         to,
         requirement: edge.requirement,

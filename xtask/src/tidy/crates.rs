@@ -10,6 +10,7 @@ use crate::tree::Tree;
 /// Every library of the product.
 const LIBRARIES: &[&str] = &[
     "mesh-core",
+    "mesh-engine",
     "mesh-proto",
     "mesh-bus",
     "mesh-runtime",
@@ -23,13 +24,20 @@ const LIBRARIES: &[&str] = &[
 /// A crate and the crates of ours that it may use.
 const EDGES: &[(&str, &[&str])] = &[
     ("mesh-core", &[]),
+    ("mesh-engine", &["mesh-core"]),
     ("mesh-proto", &["mesh-core"]),
     ("mesh-bus", &["mesh-core", "mesh-proto"]),
     ("mesh-runtime", &["mesh-core"]),
     ("router", &["mesh-core", "mesh-proto", "mesh-bus"]),
     (
         "coordinator",
-        &["mesh-core", "mesh-proto", "mesh-bus", "mesh-runtime"],
+        &[
+            "mesh-core",
+            "mesh-engine",
+            "mesh-proto",
+            "mesh-bus",
+            "mesh-runtime",
+        ],
     ),
     (
         "agent-node",
@@ -71,7 +79,7 @@ const CONFINED: &[(&str, &[&str], &str)] = &[(
     "only mesh-bus knows NATS: use its types",
 )];
 
-/// Outside crates that would bring IO, a clock or randomness into mesh-core.
+/// Outside crates that would bring IO, a clock or randomness into them.
 const IMPURE: &[&str] = &[
     "tokio",
     "tokio-stream",
@@ -87,7 +95,10 @@ const IMPURE: &[&str] = &[
     "getrandom",
 ];
 
-/// The most normal dependencies that mesh-core may have.
+/// The crates that decide and do nothing else.
+const PURE: &[&str] = &["mesh-core", "mesh-engine"];
+
+/// The most normal dependencies that each of them may have.
 const CORE_DEPENDENCIES: usize = 6;
 
 pub fn check(tree: &Tree, metadata: &Metadata, findings: &mut Vec<Finding>) {
@@ -117,12 +128,13 @@ pub fn check(tree: &Tree, metadata: &Metadata, findings: &mut Vec<Finding>) {
         }
         let normal = package.dependencies.iter().filter(|d| d.kind.is_none());
         let count = normal.count();
-        if package.name == "mesh-core" && count > CORE_DEPENDENCIES {
+        if PURE.contains(&package.name.as_str()) && count > CORE_DEPENDENCIES {
             found(
                 "[dependencies]",
                 format!(
-                    "mesh-core has {count} dependencies, {CORE_DEPENDENCIES} is the most: move what \
-                     needs the new one to another crate"
+                    "{} has {count} dependencies, {CORE_DEPENDENCIES} is the most: move what needs \
+                     the new one to another crate",
+                    package.name
                 ),
             );
         }
@@ -145,9 +157,9 @@ fn fault(
             format!("{user} may not depend on {used}, it may use {list}: move the code")
         });
     }
-    if user == "mesh-core" && IMPURE.contains(&used) {
+    if PURE.contains(&user) && IMPURE.contains(&used) {
         return Some(format!(
-            "mesh-core may not depend on {used}, it does no IO and has no clock and no chance: take \
+            "{user} may not depend on {used}, it does no IO and has no clock and no chance: take \
              what it gives as an argument"
         ));
     }

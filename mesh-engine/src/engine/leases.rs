@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
-use crate::id::NodeId;
 use crate::record::{Holder, Key};
-use crate::revision::Timestamp;
+use mesh_core::id::NodeId;
+use mesh_core::revision::Timestamp;
 
 #[derive(Debug)]
 pub(super) struct Leases {

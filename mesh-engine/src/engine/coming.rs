@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::graph::Graph;
-use crate::id::InstanceId;
-use crate::manifest::Manifest;
-use crate::table::SpecId;
+use mesh_core::id::InstanceId;
+use mesh_core::manifest::Manifest;
+use mesh_core::table::SpecId;
 
 #[derive(Debug, Default)]
 pub(super) struct Coming {

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Graph, NeedOf, label, required};
-use crate::manifest::Manifest;
-use crate::table::SpecId;
+use mesh_core::manifest::Manifest;
+use mesh_core::table::SpecId;
 
 /// A ring that a candidate would close.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -144,9 +144,9 @@ fn a_write_that_fails_is_tried_again() {
             report: report(2, &time, Phase::Ready),
         },
     );
-    let (key, ..) = world.at(0).writes.pop_front().unwrap();
+    let (write, key, ..) = world.at(0).writes.pop_front().unwrap();
     let error = WriteError::Unavailable("no leader".into());
-    world.tell(0, Event::WriteFailed { key, error });
+    world.tell(0, Event::WriteFailed { write, key, error });
     assert!(world.at(0).writes.is_empty(), "not at once");
     world.pass(3_000, &[]);
     assert_eq!(world.state(id(2)), Some(Active));
@@ -164,11 +164,11 @@ fn a_write_whose_outcome_is_not_known_is_not_done_twice() {
             report: report(2, &time, Phase::Ready),
         },
     );
-    let (key, value, expected) = world.at(0).writes.pop_front().unwrap();
+    let (write, key, value, expected) = world.at(0).writes.pop_front().unwrap();
     let now = world.now;
     world.store.write(&key, value, expected, now).unwrap();
     let error = WriteError::Unknown("timed out".into());
-    world.tell(0, Event::WriteFailed { key, error });
+    world.tell(0, Event::WriteFailed { write, key, error });
     let before = world.store.told.len();
     world.settle();
     world.pass(3_000, &[]);
@@ -279,4 +279,70 @@ fn a_store_that_forgot_its_last_deletion_is_no_older_copy() {
     world.at(0).heard += 1;
     world.report(0, 1, report(2, &calculator(), Phase::Ready));
     assert_eq!(world.state(id(2)), Some(Active));
+}
+
+#[test]
+fn a_late_answer_from_before_a_resynchronisation_disturbs_nothing() {
+    let mut world = with_calculator();
+    let time = manifest("time@1.0.0", &[], &[]);
+    let session = SessionId(1);
+    let report = report(2, &time, Phase::Ready);
+    world.tell(0, Event::AgentReported { session, report });
+    let (write, key, ..) = world.at(0).writes.pop_front().unwrap();
+    world.disconnect(0);
+    world.reconnect(0);
+    assert_eq!(world.at(0).writes.len(), 1, "it is written anew");
+    let error = WriteError::Unknown("timed out".into());
+    world.tell(0, Event::WriteFailed { write, key, error });
+    assert_eq!(world.at(0).writes.len(), 1);
+    world.settle();
+    assert_eq!(world.state(id(2)), Some(Active));
+}
+
+#[test]
+fn the_cost_of_a_step_does_not_grow_with_the_registry() {
+    let cost = |others: u64| {
+        let mut world = with_calculator();
+        let now = world.now;
+        for number in 0..others {
+            let other = manifest(&format!("other-{number}@1.0.0"), &["?calculator ^1"], &[]);
+            let record = crate::record::Record::Instance(crate::record::InstanceRecord {
+                facts: crate::record::Facts {
+                    node: "a".parse().unwrap(),
+                    generation: Generation(7),
+                    phase: Phase::Ready,
+                    reason: String::new(),
+                    since: Timestamp(0),
+                    concurrency: 0,
+                    supervised: false,
+                },
+                manifest: other,
+                admitted: None,
+                standing: None,
+            });
+            let key = Key::Instance(InstanceId::new(1_000 + number, [0; 10]));
+            world
+                .store
+                .put(&key.to_string(), Some(record.encode(&key).unwrap()), now);
+        }
+        world.reconnect(0);
+        world.at(0).writes.clear();
+        let user = manifest("user@1.0.0", &["calculator ^1"], &[]);
+        let before = world.coordinators[0].engine.registry.judged;
+        for (number, phase) in [(2, Phase::Loaded), (2, Phase::Ready), (1, Phase::Failed)] {
+            let manifest = if number == 1 {
+                calculator()
+            } else {
+                user.clone()
+            };
+            let session = SessionId(1);
+            let report = report(number, &manifest, phase);
+            world.tell(0, Event::AgentReported { session, report });
+            while world.write_one(0) || world.hear_one(0) {}
+        }
+        world.coordinators[0].engine.registry.judged - before
+    };
+    let few = cost(10);
+    assert!(few > 0);
+    assert_eq!(few, cost(1_000));
 }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::registry::{Registry, SpecState};
 use crate::graph::{label, required};
-use crate::id::PluginName;
 use crate::record::Wish;
-use crate::state::Phase;
-use crate::table::SpecId;
+use mesh_core::id::PluginName;
+use mesh_core::state::Phase;
+use mesh_core::table::SpecId;
 
 /// One that would lose what it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]

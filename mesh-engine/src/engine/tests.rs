@@ -19,11 +19,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
-use crate::error::MeshError;
-use crate::id::{Generation, PluginName};
-use crate::manifest::Manifest;
-use crate::state::{InstanceState, Phase};
-use crate::table::{NodeRoute, Table};
+use mesh_core::error::MeshError;
+use mesh_core::id::{Generation, PluginName};
+use mesh_core::manifest::Manifest;
+use mesh_core::state::{InstanceState, Phase};
+use mesh_core::table::{NodeRoute, Table};
 
 pub const LEASE: u64 = 30_000;
 pub const GRACE: u64 = 10_000;
@@ -90,7 +90,7 @@ pub struct Coordinator {
     pub engine: Engine,
     heard: usize,
     pub connected: bool,
-    pub writes: VecDeque<(Key, Option<Vec<u8>>, u64)>,
+    pub writes: VecDeque<(WriteId, Key, Option<Vec<u8>>, u64)>,
     pub table: Table,
     /// Commands but writes and publications, since they were last looked at.
     pub said: Vec<Command>,
@@ -154,10 +154,11 @@ impl World {
         for command in coordinator.engine.step(event, now) {
             match command {
                 Command::Write {
+                    write,
                     key,
                     value,
                     expected,
-                } => coordinator.writes.push_back((key, value, expected)),
+                } => coordinator.writes.push_back((write, key, value, expected)),
                 Command::Publish(update) => {
                     assert_eq!(update.from, Some(coordinator.table.revision()));
                     coordinator.table = coordinator.table.apply(&update).expect("it goes forward");
@@ -188,17 +189,21 @@ impl World {
     /// Carries out the oldest write of a coordinator.
     pub fn write_one(&mut self, number: usize) -> bool {
         let now = self.now;
-        let Some((key, value, expected)) = self.at(number).writes.pop_front() else {
+        let Some((write, key, value, expected)) = self.at(number).writes.pop_front() else {
             return false;
         };
         let event = if self.at(number).connected {
             match self.store.write(&key, value, expected, now) {
-                Ok(sequence) => Event::Written { key, sequence },
-                Err(error) => Event::WriteFailed { key, error },
+                Ok(sequence) => Event::Written {
+                    write,
+                    key,
+                    sequence,
+                },
+                Err(error) => Event::WriteFailed { write, key, error },
             }
         } else {
             let error = WriteError::Unavailable("no responders".to_owned());
-            Event::WriteFailed { key, error }
+            Event::WriteFailed { write, key, error }
         };
         self.tell(number, event);
         true

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Graph, NeedOf, Needed, label};
-use crate::manifest::Manifest;
+use mesh_core::manifest::Manifest;
 
 /// How many of those who do not fit a line names.
 const NAMED: usize = 5;

@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::derive::Derived;
-use super::event::{Command, WriteError};
+use super::event::{Command, WriteError, WriteId};
 use super::registry::Slot;
 use super::sessions::{Reported, Session};
 use super::{Engine, Turned};
-use crate::error::{ErrorCode, MeshError};
-use crate::id::{InstanceId, NodeId};
 use crate::record::{InstanceRecord, Key, NodeRecord, Record, Stand, Standing};
-use crate::revision::Timestamp;
-use crate::state::Phase;
+use mesh_core::error::{ErrorCode, MeshError};
+use mesh_core::id::{InstanceId, NodeId};
+use mesh_core::revision::Timestamp;
+use mesh_core::state::Phase;
 
 /// How long to wait after a failed write, in milliseconds.
 const RETRY_MS: u64 = 1_000;
@@ -31,19 +31,23 @@ pub(super) struct Writes {
     pub marked: BTreeSet<Key>,
     in_flight: BTreeMap<Key, InFlight>,
     retry: BTreeMap<Key, Timestamp>,
+    /// Number of the last write.
+    last: u64,
 }
 
 #[derive(Debug)]
 struct InFlight {
+    write: WriteId,
     expected: u64,
     /// The store's answer; the write is over when the store has told of it, too.
     sequence: Option<u64>,
 }
 
 impl Writes {
-    /// Nothing that was answered needs to be told any more.
+    /// What is stored is known anew. A write that is still on its way can't do harm: whatever is
+    /// written now, one of the two meets a conflict.
     pub fn resynchronised(&mut self) {
-        self.in_flight.retain(|_, write| write.sequence.is_none());
+        self.in_flight.clear();
         self.retry.clear();
     }
 
@@ -61,9 +65,10 @@ enum Shall {
 }
 
 impl Engine {
-    pub(super) fn written(&mut self, key: &Key, sequence: u64) {
+    pub(super) fn written(&mut self, id: WriteId, key: &Key, sequence: u64) {
         let told = self.registry.applied >= sequence;
-        if let Some(write) = self.writes.in_flight.get_mut(key) {
+        let write = self.writes.in_flight.get_mut(key);
+        if let Some(write) = write.filter(|write| write.write == id) {
             write.sequence = Some(sequence);
             if told && self.is_current() {
                 self.writes.in_flight.remove(key);
@@ -84,7 +89,17 @@ impl Engine {
         }
     }
 
-    pub(super) fn write_failed(&mut self, key: &Key, error: &WriteError, now: Timestamp) {
+    pub(super) fn write_failed(
+        &mut self,
+        id: WriteId,
+        key: &Key,
+        error: &WriteError,
+        now: Timestamp,
+    ) {
+        let write = self.writes.in_flight.get(key);
+        if write.is_none_or(|write| write.write != id) {
+            return;
+        }
         let Some(write) = self.writes.in_flight.remove(key) else {
             return;
         };
@@ -157,12 +172,16 @@ impl Engine {
                 },
             };
             let expected = self.registry.sequence_of(&key);
-            let write = InFlight {
+            self.writes.last += 1;
+            let write = WriteId(self.writes.last);
+            let in_flight = InFlight {
+                write,
                 expected,
                 sequence: None,
             };
-            self.writes.in_flight.insert(key.clone(), write);
+            self.writes.in_flight.insert(key.clone(), in_flight);
             self.out.push(Command::Write {
+                write,
                 key,
                 value,
                 expected,

@@ -10,13 +10,16 @@ use std::sync::Arc;
 use super::coming::Coming;
 use super::event::{Action, Command, Report, SessionId};
 use super::{Engine, StoreState};
-use crate::error::{ErrorCode, MeshError, Place};
 use crate::graph::label;
-use crate::id::{InstanceId, NodeId, PluginName};
-use crate::manifest::Manifest;
 use crate::record::{Holder, Key, Wish};
-use crate::revision::{Revision, Timestamp};
-use crate::table::{NodeRoute, SpecId};
+use mesh_core::error::{ErrorCode, MeshError, Place};
+use mesh_core::id::{InstanceId, NodeId, PluginName};
+use mesh_core::manifest::Manifest;
+use mesh_core::revision::{Revision, Timestamp};
+use mesh_core::table::{NodeRoute, SpecId};
+
+/// How long a session may go without an announcement before it is asked for one, in milliseconds.
+const ASK_MS: u64 = 5_000;
 
 /// One agent's session.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(super) struct Session {
     pub route: NodeRoute,
     pub opened: Timestamp,
     heard: Timestamp,
+    /// When it was asked for its announcement.
+    asked: Timestamp,
     pub acknowledged: Option<Revision>,
     /// All its instances are in `reported`.
     pub announced: bool,
@@ -128,6 +133,7 @@ impl Engine {
             route,
             opened: now,
             heard: now,
+            asked: now,
             acknowledged: table,
             announced: false,
             reported: BTreeMap::new(),
@@ -176,6 +182,16 @@ impl Engine {
                 self.leases.out_of_sight(&node, now);
             }
             self.mark([Key::Node(node)]);
+        }
+    }
+
+    /// Asks those for their announcement who have not given one.
+    pub(super) fn tick_sessions(&mut self, now: Timestamp) {
+        for (id, session) in &mut self.sessions.by_id {
+            if !session.announced && now.millis_since(session.asked) >= ASK_MS {
+                session.asked = now;
+                self.out.push(Command::AskAnnounce { session: *id });
+            }
         }
     }
 
@@ -240,9 +256,13 @@ impl Engine {
     }
 
     /// Takes what a session says of an instance, unless the instance must be refused.
-    fn admit(&mut self, id: SessionId, report: Report) {
+    fn admit(&mut self, id: SessionId, mut report: Report) {
         let instance = report.instance;
         let spec = SpecId::of(&report.manifest);
+        if let Some(known) = self.registry.graph.manifest(&spec) {
+            // Many instances, one manifest in memory.
+            report.manifest = Arc::clone(known);
+        }
         self.mark([Key::Instance(instance)]);
         let result = self.check(id, &report, &spec);
         let Some(session) = self.sessions.by_id.get_mut(&id) else {

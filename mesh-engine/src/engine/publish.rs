@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::registry::{Changes, Registry};
 use super::{Command, Engine, StoreState};
-use crate::id::{InstanceId, NodeId};
-use crate::revision::{Revision, Timestamp};
-use crate::table::{SpecId, TableUpdate};
+use mesh_core::id::{InstanceId, NodeId};
+use mesh_core::revision::{Revision, Timestamp};
+use mesh_core::table::{SpecId, TableUpdate};
 
 #[derive(Debug, Default)]
 pub(super) struct Publisher {

@@ -446,7 +446,7 @@ proptest! {
         let (before, before_versions) = (active(&world), versions(&world));
         let refused = world.ask(name.as_str(), Change::Unload { cascade: false });
         let listed: BTreeSet<String> = match &refused {
-            Err(error) if error.code == crate::error::ErrorCode::StillRequired => {
+            Err(error) if error.code == mesh_core::error::ErrorCode::StillRequired => {
                 let details: serde_json::Value =
                     serde_json::from_str(error.details.as_deref().unwrap()).unwrap();
                 let list = details["blocked"].as_array().unwrap().clone();
@@ -455,7 +455,7 @@ proptest! {
             _ => BTreeSet::new(),
         };
         // Written behind the engine's back, it does exactly that.
-        if let Err(error) = &refused && error.code == crate::error::ErrorCode::StillRequired {
+        if let Err(error) = &refused && error.code == mesh_core::error::ErrorCode::StillRequired {
             let wish = Record::Wish(crate::record::WishRecord {
                 wish: Wish::Disabled,
                 by: String::new(),

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Generation, InstanceId, NodeId, PluginName};
-use crate::manifest::Manifest;
-use crate::revision::Timestamp;
-use crate::state::Phase;
-use crate::table::NodeRoute;
+use mesh_core::id::{Generation, InstanceId, NodeId, PluginName};
+use mesh_core::manifest::Manifest;
+use mesh_core::revision::Timestamp;
+use mesh_core::state::Phase;
+use mesh_core::table::NodeRoute;
 
 /// The format that is written. One that is greater comes from a newer coordinator.
 pub const FORMAT: u32 = 1;

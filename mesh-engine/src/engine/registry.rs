@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use super::derive::{Derived, Hold, derive};
 use crate::graph::{Graph, label, needs};
-use crate::id::{Generation, InstanceId, NodeId, PluginName};
-use crate::manifest::Manifest;
 use crate::record::{InstanceRecord, Key, NodeRecord, Record, RecordError, Wish, WishRecord};
-use crate::revision::Timestamp;
-use crate::state::{InstanceState, Phase};
-use crate::table::SpecId;
+use mesh_core::id::{Generation, InstanceId, NodeId, PluginName};
+use mesh_core::manifest::Manifest;
+use mesh_core::revision::Timestamp;
+use mesh_core::state::{InstanceState, Phase};
+use mesh_core::table::SpecId;
 
 /// A record with its place in the store.
 #[derive(Debug, Clone)]
@@ -88,6 +88,11 @@ pub(super) struct Registry {
     pub states: BTreeMap<InstanceState, usize>,
     /// Records that can't be read.
     pub unreadable: BTreeMap<Key, Unreadable>,
+    /// Plugins that are to be unloaded.
+    unloaded: BTreeSet<PluginName>,
+    /// How often an instance or a description was judged.
+    #[cfg(test)]
+    pub judged: usize,
 }
 
 /// A record that can't be read.
@@ -194,18 +199,18 @@ impl Registry {
                 self.apply_instance(*id, record, &mut work, changes);
             }
             (Key::Wish(plugin), value) => {
-                match value {
-                    Some(Record::Wish(record)) => {
-                        self.wishes.insert(
-                            plugin.clone(),
-                            Stored {
-                                record,
-                                sequence,
-                                at,
-                            },
-                        );
+                self.wishes.remove(plugin);
+                self.unloaded.remove(plugin);
+                if let Some(Record::Wish(record)) = value {
+                    if record.wish == Wish::Unloaded {
+                        self.unloaded.insert(plugin.clone());
                     }
-                    _ => drop(self.wishes.remove(plugin)),
+                    let stored = Stored {
+                        record,
+                        sequence,
+                        at,
+                    };
+                    self.wishes.insert(plugin.clone(), stored);
                 }
                 self.touch_plugin(plugin, &mut work);
             }
@@ -307,12 +312,12 @@ impl Registry {
         if self.generation(&facts.node) != Some(facts.generation) {
             return;
         }
-        let (spec, manifest) = (slot.spec.clone(), &slot.stored.record.manifest);
+        let (spec, manifest) = (slot.spec.clone(), Arc::clone(&slot.stored.record.manifest));
         let state = self.specs.entry(spec.clone()).or_insert_with(|| {
-            self.graph.add(spec.clone(), Arc::clone(manifest));
+            self.graph.add(spec.clone(), Arc::clone(&manifest));
             changes.specs.insert(spec.clone());
             SpecState {
-                manifest: Arc::clone(manifest),
+                manifest,
                 instances: BTreeSet::new(),
                 summary: None,
                 active: false,
@@ -322,6 +327,10 @@ impl Registry {
             }
         });
         state.instances.insert(id);
+        if let Some(slot) = self.instances.get_mut(&id) {
+            // Many instances, one manifest in memory.
+            slot.stored.record.manifest = Arc::clone(&state.manifest);
+        }
         work.specs.insert(spec);
     }
 
@@ -383,19 +392,20 @@ impl Registry {
     fn judge(&mut self, mut work: Work, changes: &mut Changes) {
         self.touch_those_who_wait(&mut work);
         let mut changed = Vec::new();
-        for spec in &work.specs {
-            let summary = self.summarise(spec);
-            if let Some(state) = self.specs.get_mut(spec)
-                && (state.summary != summary || summary.is_none())
-            {
-                state.summary = summary;
-                changed.push(spec.clone());
-            }
-        }
         // Who asks for another version of what came or went is told another reason.
         let mut told = BTreeSet::new();
-        for spec in &changed {
-            told.extend(self.graph.askers(spec));
+        for spec in &work.specs {
+            let summary = self.summarise(spec);
+            let Some(state) = self.specs.get_mut(spec) else {
+                continue;
+            };
+            let before = std::mem::replace(&mut state.summary, summary);
+            if before != summary || summary.is_none() {
+                changed.push(spec.clone());
+            }
+            if before.is_none() || summary.is_none() {
+                told.extend(self.graph.askers(spec));
+            }
         }
         let mut affected = self.graph.with_dependents(changed);
         for spec in &work.specs {
@@ -427,10 +437,10 @@ impl Registry {
     /// Plugins that are to be unloaded wait for those who need them: touch all of them when one of
     /// either comes, goes or is told to stop.
     fn touch_those_who_wait(&self, work: &mut Work) {
-        let is_unloaded = |plugin: &&PluginName| self.wish(plugin) == Some(Wish::Unloaded);
-        if !self.wishes.keys().any(|plugin| is_unloaded(&plugin)) {
+        if self.unloaded.is_empty() {
             return;
         }
+        let is_unloaded = |plugin: &&PluginName| self.unloaded.contains(*plugin);
         let mut waiting = BTreeSet::new();
         for state in work.specs.iter().filter_map(|spec| self.specs.get(spec)) {
             let needed = needs(&state.manifest).flat_map(|need| self.graph.providers(need));
@@ -493,6 +503,10 @@ impl Registry {
     /// Says of each whether its needs are met, and if not, which are not and whether it is the latest
     /// of those who wait for each other.
     fn explain(&mut self, affected: &BTreeSet<SpecId>) {
+        #[cfg(test)]
+        {
+            self.judged += affected.len();
+        }
         let runs = |spec: &SpecId| self.is_active(spec);
         let mut waiting = BTreeSet::new();
         let mut said = Vec::new();
@@ -530,6 +544,10 @@ impl Registry {
 
     /// Derives where one instance stands.
     fn place(&mut self, id: InstanceId, changes: &mut Changes) {
+        #[cfg(test)]
+        {
+            self.judged += 1;
+        }
         let Some(slot) = self.instances.get(&id) else {
             return;
         };

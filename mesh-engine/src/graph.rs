@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 pub use self::cycle::{Cycle, Ring, Stuck};
 pub use self::unmet::Unmet;
-use crate::capability::Capability;
-use crate::id::PluginName;
-use crate::manifest::{Manifest, Need};
-use crate::table::SpecId;
+use mesh_core::capability::Capability;
+use mesh_core::id::PluginName;
+use mesh_core::manifest::{Manifest, Need};
+use mesh_core::table::SpecId;
 
 /// What a need asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,10 +196,10 @@ impl Graph {
         })
     }
 
-    /// Those who have a need that this description would fulfil in some version.
+    /// Those who have a need that blocks and that this description would fulfil in some version.
     #[must_use]
     pub fn askers(&self, spec: &SpecId) -> BTreeSet<SpecId> {
-        self.users(spec, |_, _| true)
+        self.users(spec, |need, _| !need.optional)
     }
 
     fn users(&self, spec: &SpecId, counts: impl Fn(&Need, &Manifest) -> bool) -> BTreeSet<SpecId> {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::Engine;
 use super::event::{Change, Command, Operation, Outcome, RequestId, WriteError};
 use super::impact::Loser;
-use crate::error::{ErrorCode, MeshError, Place};
-use crate::id::PluginName;
-use crate::manifest::Manifest;
 use crate::record::{Key, Record, Wish, WishRecord};
-use crate::revision::{Revision, Timestamp};
+use mesh_core::error::{ErrorCode, MeshError, Place};
+use mesh_core::id::PluginName;
+use mesh_core::manifest::Manifest;
+use mesh_core::revision::{Revision, Timestamp};
 
 /// How long a request may take, in milliseconds.
 const TIMEOUT_MS: u64 = 5_000;

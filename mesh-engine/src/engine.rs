@@ -22,6 +22,7 @@ use std::time::Duration;
 
 pub use self::event::{
     Action, Change, Command, Event, Operation, Outcome, Report, RequestId, SessionId, WriteError,
+    WriteId,
 };
 use self::leases::Leases;
 use self::publish::Publisher;
@@ -30,9 +31,9 @@ use self::requests::Requests;
 use self::sessions::Sessions;
 pub use self::view::{Counts, GraphNode, GraphView, NodeView, PluginFilter, PluginView};
 use self::writes::Writes;
-use crate::id::{InstanceId, NodeId};
 use crate::record::{Key, RecordError, Stand};
-use crate::revision::{Revision, Timestamp};
+use mesh_core::id::{InstanceId, NodeId};
+use mesh_core::revision::{Revision, Timestamp};
 
 /// What an engine must know of its coordinator.
 #[derive(Debug, Clone)]
@@ -130,8 +131,14 @@ impl Engine {
             } => self.stored(&key, value.as_deref(), (sequence, at), now),
             Event::StoreCurrent => self.store_current(now),
             Event::StoreLost => self.store_lost(),
-            Event::Written { key, sequence } => self.written(&key, sequence),
-            Event::WriteFailed { key, error } => self.write_failed(&key, &error, now),
+            Event::Written {
+                write,
+                key,
+                sequence,
+            } => self.written(write, &key, sequence),
+            Event::WriteFailed { write, key, error } => {
+                self.write_failed(write, &key, &error, now);
+            }
             Event::AgentOpened {
                 session,
                 node,
@@ -170,6 +177,7 @@ impl Engine {
 
     fn tick(&mut self, now: Timestamp) {
         self.tick_leases(now);
+        self.tick_sessions(now);
         self.tick_writes(now);
         self.tick_requests(now);
         let due: Vec<InstanceId> = self.unsettled.keys().copied().collect();

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::error::MeshError;
-use crate::id::{InstanceId, PluginName};
-use crate::manifest::Manifest;
 use crate::record::{Facts, Key};
-use crate::revision::{Revision, Timestamp};
-use crate::state::Phase;
-use crate::table::{NodeRoute, TableUpdate};
+use mesh_core::error::MeshError;
+use mesh_core::id::{InstanceId, PluginName};
+use mesh_core::manifest::Manifest;
+use mesh_core::revision::{Revision, Timestamp};
+use mesh_core::state::Phase;
+use mesh_core::table::{NodeRoute, TableUpdate};
 
 /// One agent's session at this coordinator, unique within its run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +17,10 @@ pub struct SessionId(pub u64);
 /// One operator's request at this coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
+
+/// One write of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WriteId(pub u64);
 
 /// Something happened.
 #[derive(Debug, Clone)]
@@ -43,6 +47,8 @@ pub enum Event {
     StoreLost,
     /// A write of this engine was stored.
     Written {
+        /// The write.
+        write: WriteId,
         /// Its key.
         key: Key,
         /// Its sequence.
@@ -50,6 +56,8 @@ pub enum Event {
     },
     /// A write of this engine failed.
     WriteFailed {
+        /// The write.
+        write: WriteId,
         /// Its key.
         key: Key,
         /// Why.
@@ -109,7 +117,7 @@ pub enum Event {
         /// What.
         operation: Operation,
     },
-    /// Time has passed. Due about every second.
+    /// Time has passed. Due several times in a lease and in a grace period.
     Tick,
 }
 
@@ -211,6 +219,8 @@ pub enum Action {
 pub enum Command {
     /// Write a record if its sequence is the expected one; answer with `Written` or `WriteFailed`.
     Write {
+        /// The write, for its answer.
+        write: WriteId,
         /// The key.
         key: Key,
         /// The record; `None`: delete it.

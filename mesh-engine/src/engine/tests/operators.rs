@@ -1,8 +1,8 @@
 //! What operators may do, and what it does to others.
 
 use super::*;
-use crate::error::ErrorCode;
 use InstanceState::{Active, Blocked, Degraded, Draining, Initialized};
+use mesh_core::error::ErrorCode;
 
 const UNLOAD: Change = Change::Unload { cascade: false };
 const CASCADE: Change = Change::Unload { cascade: true };

@@ -166,7 +166,7 @@ fn a_cycle_is_refused_at_registration_with_the_whole_path() {
     let (instance, error) = &rejected[0];
     assert_eq!(
         (*instance, error.code),
-        (id(2), crate::error::ErrorCode::DependencyCycle)
+        (id(2), mesh_core::error::ErrorCode::DependencyCycle)
     );
     assert!(
         error.message.contains("a@1.0.0 -> b@1.0.0 -> a@1.0.0"),
@@ -295,4 +295,20 @@ fn an_instance_of_another_node_is_refused() {
     );
     world.announce(0, 2, vec![]);
     assert_eq!(world.state(id(1)), Some(Active));
+}
+
+#[test]
+fn an_agent_that_announces_nothing_is_asked() {
+    let mut world = World::new(1);
+    world.open(0, 1, "a", 7);
+    let asked = |world: &mut World| {
+        let said = world.at(0).said.iter();
+        said.filter(|it| matches!(it, Command::AskAnnounce { .. }))
+            .count()
+    };
+    world.pass(11_000, &[(0, SessionId(1))]);
+    assert_eq!(asked(&mut world), 2);
+    world.announce(0, 1, vec![]);
+    world.pass(11_000, &[(0, SessionId(1))]);
+    assert_eq!(asked(&mut world), 2);
 }

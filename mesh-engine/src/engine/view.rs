@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Engine;
-use crate::capability::{Capability, CapabilityKind};
 use crate::graph::{Edge, label};
-use crate::id::PluginName;
-use crate::manifest::Manifest;
 use crate::record::Wish;
-use crate::revision::{Revision, Timestamp};
-use crate::state::InstanceState;
-use crate::table::{InstanceRoute, NodeRoute, SpecId, TableUpdate};
+use mesh_core::capability::{Capability, CapabilityKind};
+use mesh_core::id::PluginName;
+use mesh_core::manifest::Manifest;
+use mesh_core::revision::{Revision, Timestamp};
+use mesh_core::state::InstanceState;
+use mesh_core::table::{InstanceRoute, NodeRoute, SpecId, TableUpdate};
 
 /// One version of a plugin.
 #[derive(Debug, Clone)]

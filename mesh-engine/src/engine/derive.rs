@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 
 use super::registry::{Slot, SpecState};
-use crate::id::InstanceId;
 use crate::record::{Stand, WishRecord};
-use crate::revision::Timestamp;
-use crate::state::{InstanceState, Phase};
-use crate::table::InstanceRoute;
+use mesh_core::id::InstanceId;
+use mesh_core::revision::Timestamp;
+use mesh_core::state::{InstanceState, Phase};
+use mesh_core::table::InstanceRoute;
 
 /// Where an instance stands, as the table shows it and as it is noted.
 #[derive(Debug, Clone, PartialEq, Eq)]
