@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use mesh_core::error::MeshError;
 use mesh_engine::engine::{
     Command, Engine, Event, Outcome, RequestId, SessionId, StoreState, WriteId,
 };
-use mesh_core::error::MeshError;
 use mesh_engine::record::Key;
 use mesh_runtime::ReadyLatch;
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +46,9 @@ pub(crate) struct Actor<S> {
     pub(crate) tick: Duration,
 }
 
+/// A write that has not begun: its key, the record and the sequence that the key must have.
+type Waiting = ((WriteId, Key), Option<Vec<u8>>, u64);
+
 type Writing = FuturesUnordered<BoxFuture<'static, (Event, &'static str)>>;
 
 /// The actor, running.
@@ -53,7 +56,7 @@ struct Running<S> {
     actor: Actor<S>,
     sessions: BTreeMap<SessionId, mpsc::Sender<ToAgent>>,
     requests: BTreeMap<RequestId, oneshot::Sender<Result<Outcome, MeshError>>>,
-    waiting: VecDeque<((WriteId, Key), Option<Vec<u8>>, u64)>,
+    waiting: VecDeque<Waiting>,
     writing: Writing,
     /// Why the registry is not current, as it was said last.
     said: Option<String>,

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use mesh_engine::engine::{
-    Action, Engine, Event, Operation, Outcome, Report, RequestId, SessionId, StoreState,
-};
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::{InstanceId, PluginName};
 use mesh_core::revision::Revision;
 use mesh_core::table::NodeRoute;
+use mesh_engine::engine::{
+    Action, Engine, Event, Operation, Outcome, Report, RequestId, SessionId, StoreState,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// What may wait for the actor.

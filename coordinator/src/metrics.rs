@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use mesh_engine::engine::Counts;
 use mesh_core::revision::Revision;
 use mesh_core::state::InstanceState;
+use mesh_engine::engine::Counts;
 use mesh_runtime::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use mesh_bus::{RegistryStore, StoreError, StoreEvent, StoreFollower};
+use mesh_core::revision::Timestamp;
 use mesh_engine::engine::{Event, WriteError, WriteId};
 use mesh_engine::record::Key;
-use mesh_core::revision::Timestamp;
 
 /// A write that has no answer after this is given up; whether it was stored is seen by following.
 const ANSWER: Duration = Duration::from_secs(10);

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use mesh_core::capability::Capability;
-use mesh_engine::engine::{Change, Engine, Operation, Outcome, PluginFilter};
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::PluginName;
+use mesh_engine::engine::{Change, Engine, Operation, Outcome, PluginFilter};
 use mesh_proto::admin::mesh_admin_server::MeshAdmin;
 use mesh_proto::admin::{
     DisablePluginRequest, EnablePluginRequest, GetGraphRequest, GetGraphResponse, GetPluginRequest,

@@ -4,10 +4,10 @@
 //! whatever the agent takes of the table; the writer sends what the actor wants to say, and the
 //! table at the agent's own pace.
 
-use mesh_engine::engine::{Action, Event, SessionId};
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::revision::Revision;
 use mesh_core::table::NodeRoute;
+use mesh_engine::engine::{Action, Event, SessionId};
 use mesh_proto::control::agent_sessions_server::AgentSessions;
 use mesh_proto::control::{
     AgentFrame, AgentHello, AgentWelcome, AnnounceRequest, CoordinatorFrame, Directive,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use mesh_engine::engine::Report;
 use mesh_core::error::{MeshError, Place};
 use mesh_core::id::InstanceId;
 use mesh_core::revision::Timestamp;
+use mesh_engine::engine::Report;
 use mesh_proto::control;
 use mesh_proto::convert::{WireError, draft, instance_phase};
 
