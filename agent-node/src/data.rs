@@ -28,4 +28,4 @@ pub(crate) use sweep::sweep;
 pub(crate) use welcome::Door;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

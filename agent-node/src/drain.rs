@@ -50,8 +50,10 @@ impl Drain {
             tracing::warn!(%instance, "the plugin did not say that it is drained");
         }
         self.plane.end_stream(instance, None);
-        // Its task sees that, ends what still runs and forgets the instance.
-        let _ = timeout(TIDY_UP, self.plane.gone(instance)).await;
+        // Its task sees that, ends what still runs and takes the instance off the roster.
+        let mut roster = self.roster.follow();
+        let gone = roster.wait_for(|instances| !instances.known.contains_key(&instance));
+        let _ = timeout(TIDY_UP, gone).await;
     }
 
     /// Drains all instances at once. Those that the agent did not start may attach again.

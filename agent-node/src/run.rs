@@ -376,3 +376,6 @@ async fn run_control(
     tasks.join(LAST_GRACE).await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,7 @@ use crate::supervisor::Supervisor;
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// Time to take leave of a coordinator.
-const GOODBYE_TIME: Duration = Duration::from_secs(1);
+const GOODBYE_TIME: Duration = Duration::from_millis(500);
 
 /// Frames that may wait to be sent.
 const OUTGOING: usize = 64;

@@ -171,11 +171,6 @@ impl Plane {
         self.calm(instance, |session| session.drained).await;
     }
 
-    /// Waits until an instance is no longer attached.
-    pub(crate) async fn gone(&self, instance: InstanceId) {
-        self.calm(instance, |_| false).await;
-    }
-
     async fn calm(&self, instance: InstanceId, is_calm: impl Fn(&Session) -> bool) {
         loop {
             let look = |session: &mut Session| (is_calm(session), Arc::clone(&session.calmer));

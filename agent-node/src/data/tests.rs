@@ -8,6 +8,6 @@
 )]
 
 mod calls;
-mod harness;
+pub(crate) mod harness;
 mod own;
 mod trouble;

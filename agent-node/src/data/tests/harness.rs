@@ -33,7 +33,7 @@ use crate::metrics::AgentMetrics;
 use crate::roster::Roster;
 
 /// Everything in these tests comes within this time, or never.
-pub(super) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// A node without a broker and a coordinator.
 pub(super) struct Node {
@@ -128,15 +128,7 @@ impl Node {
 
     /// A stream of which nothing was said yet.
     pub(super) async fn connect(&self) -> Stranger {
-        let endpoint = Endpoint::from_shared(self.address.clone()).unwrap();
-        let channel = endpoint.connect().await.unwrap();
-        let mut client = PluginHostClient::new(channel);
-        let (frames, receiver) = mpsc::channel(1024);
-        let host = client.attach(ReceiverStream::new(receiver)).await.unwrap();
-        Stranger {
-            frames,
-            host: host.into_inner(),
-        }
+        Stranger::connect(&self.address).await
     }
 
     /// A plugin that provides a tool of each name and takes calls; the table knows it.
@@ -229,11 +221,11 @@ impl Node {
     }
 }
 
-pub(super) async fn finish(call: CallStream) -> Result<CallOutput, MeshError> {
+pub(crate) async fn finish(call: CallStream) -> Result<CallOutput, MeshError> {
     timeout(SOON, call.finish()).await.unwrap()
 }
 
-pub(super) fn manifest(name: &str, tools: &[&str]) -> common::Manifest {
+pub(crate) fn manifest(name: &str, tools: &[&str]) -> common::Manifest {
     let entry = |tool: &&str| common::CapabilityEntry {
         capability: Some(common::Capability {
             kind: common::CapabilityKind::Tool.into(),
@@ -251,7 +243,7 @@ pub(super) fn manifest(name: &str, tools: &[&str]) -> common::Manifest {
     }
 }
 
-pub(super) fn hello(manifest: common::Manifest) -> Hello {
+pub(crate) fn hello(manifest: common::Manifest) -> Hello {
     Hello {
         min_protocol: 1,
         max_protocol: 1,
@@ -262,22 +254,34 @@ pub(super) fn hello(manifest: common::Manifest) -> Hello {
 }
 
 /// A stream before its handshake.
-pub(super) struct Stranger {
-    pub(super) frames: mpsc::Sender<PluginFrame>,
-    pub(super) host: Streaming<HostFrame>,
+pub(crate) struct Stranger {
+    pub(crate) frames: mpsc::Sender<PluginFrame>,
+    pub(crate) host: Streaming<HostFrame>,
 }
 
 impl Stranger {
-    pub(super) async fn send(&self, id: u64, body: plugin_frame::Body) {
+    pub(crate) async fn connect(address: &str) -> Self {
+        let endpoint = Endpoint::from_shared(address.to_owned()).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        let mut client = PluginHostClient::new(channel);
+        let (frames, receiver) = mpsc::channel(1024);
+        let host = client.attach(ReceiverStream::new(receiver)).await.unwrap();
+        Self {
+            frames,
+            host: host.into_inner(),
+        }
+    }
+
+    pub(crate) async fn send(&self, id: u64, body: plugin_frame::Body) {
         let body = Some(body);
         self.frames.send(PluginFrame { id, body }).await.unwrap();
     }
 
-    pub(super) async fn receive(&mut self) -> Result<Option<HostFrame>, Status> {
+    pub(crate) async fn receive(&mut self) -> Result<Option<HostFrame>, Status> {
         timeout(SOON, self.host.message()).await.unwrap()
     }
 
-    pub(super) async fn hello(mut self, hello: Hello) -> Result<Plugin, Status> {
+    pub(crate) async fn hello(mut self, hello: Hello) -> Result<Plugin, Status> {
         self.send(0, plugin_frame::Body::Hello(hello)).await;
         match self.receive().await?.unwrap().body {
             Some(host_frame::Body::Welcome(welcome)) => Ok(Plugin {
@@ -292,21 +296,21 @@ impl Stranger {
 }
 
 /// A plugin that is played by a test.
-pub(super) struct Plugin {
-    pub(super) instance: InstanceId,
-    pub(super) welcome: Welcome,
-    pub(super) frames: mpsc::Sender<PluginFrame>,
-    pub(super) host: Streaming<HostFrame>,
+pub(crate) struct Plugin {
+    pub(crate) instance: InstanceId,
+    pub(crate) welcome: Welcome,
+    pub(crate) frames: mpsc::Sender<PluginFrame>,
+    pub(crate) host: Streaming<HostFrame>,
 }
 
 impl Plugin {
-    pub(super) async fn send(&mut self, id: u64, body: plugin_frame::Body) {
+    pub(crate) async fn send(&mut self, id: u64, body: plugin_frame::Body) {
         let body = Some(body);
         self.frames.send(PluginFrame { id, body }).await.unwrap();
     }
 
     /// The next frame that is no word about states.
-    pub(super) async fn receive(&mut self) -> (u64, host_frame::Body) {
+    pub(crate) async fn receive(&mut self) -> (u64, host_frame::Body) {
         loop {
             let frame = timeout(SOON, self.host.message()).await.unwrap();
             let frame = frame.unwrap().unwrap();
@@ -317,14 +321,20 @@ impl Plugin {
         }
     }
 
-    pub(super) async fn invoked(&mut self) -> (u64, common::Call) {
+    /// The very next frame.
+    pub(crate) async fn frame(&mut self) -> host_frame::Body {
+        let frame = timeout(SOON, self.host.message()).await.unwrap();
+        frame.unwrap().unwrap().body.unwrap()
+    }
+
+    pub(crate) async fn invoked(&mut self) -> (u64, common::Call) {
         match self.receive().await {
             (id, host_frame::Body::Invoke(call)) => (id, call),
             other => panic!("{other:?}"),
         }
     }
 
-    pub(super) async fn answer(&mut self, id: u64, payload: impl Into<Bytes>) {
+    pub(crate) async fn answer(&mut self, id: u64, payload: impl Into<Bytes>) {
         let payload = payload.into();
         let result = common::Result {
             payload,
@@ -333,7 +343,7 @@ impl Plugin {
         self.send(id, plugin_frame::Body::Result(result)).await;
     }
 
-    pub(super) async fn error(&mut self) -> (u64, MeshError) {
+    pub(crate) async fn error(&mut self) -> (u64, MeshError) {
         match self.receive().await {
             (id, host_frame::Body::Error(error)) => (id, error.into()),
             other => panic!("{other:?}"),
@@ -341,7 +351,7 @@ impl Plugin {
     }
 
     /// How the stream ends, after frames that don't matter.
-    pub(super) async fn end(&mut self) -> Result<(), Status> {
+    pub(crate) async fn end(&mut self) -> Result<(), Status> {
         loop {
             if timeout(SOON, self.host.message()).await.unwrap()?.is_none() {
                 return Ok(());
