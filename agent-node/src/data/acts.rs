@@ -7,18 +7,21 @@ use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::InstanceId;
 use mesh_core::manifest::Manifest;
 use mesh_core::state::Phase;
+use mesh_proto::attach::MAX_MESSAGE_BYTES;
 use mesh_proto::common;
 use mesh_proto::control::node_reply;
 use mesh_proto::convert;
 use mesh_proto::plugin::{CapabilitiesApplied, Hello, HostFrame, host_frame};
-use mesh_proto::status::to_status;
+use mesh_proto::status::{from_status, to_status};
 use tokio::time::Instant;
+use tonic::{Code, Status};
 
 use super::call::ReplyPath;
 use super::own_calls;
 use super::stream::{Flow, StreamTask};
 use crate::log_gate::Pass;
 use crate::plugin_log;
+use crate::session::limits::MAX_FRAME_BYTES;
 use crate::session::refusal::error_frame;
 use crate::session::{HealthChange, Severity};
 
@@ -27,6 +30,24 @@ impl StreamTask {
     pub(super) fn fail(&self, error: &MeshError) -> Flow {
         self.out.finish(Err(to_status(error)));
         Err(error.to_string())
+    }
+
+    /// Nothing more can be read. Says so to the plugin, in case it can still hear.
+    pub(super) fn broken(&self, status: &Status) -> String {
+        let error = if status.code() == Code::OutOfRange {
+            let text = format!(
+                "a message of more than {} MiB ended the stream; frames have at most {} KiB, larger \
+                 payloads go in Chunk frames",
+                MAX_MESSAGE_BYTES >> 20,
+                MAX_FRAME_BYTES >> 10
+            );
+            MeshError::new(ErrorCode::TooLarge, text)
+        } else {
+            from_status(status)
+        };
+        let reason = format!("its stream broke: {}", error.message);
+        self.out.finish(Err(to_status(&error)));
+        reason
     }
 
     pub(super) async fn on_hello(&mut self, hello: Box<Hello>) -> Flow {

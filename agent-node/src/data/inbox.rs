@@ -18,11 +18,13 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Takes requests until the bus is closed or `stop` is cancelled.
 pub(crate) async fn serve_inbox(plane: Plane, mut inbox: NodeInbox, stop: CancellationToken) {
+    let stopped = stop.cancelled();
+    let mut stopped = std::pin::pin!(stopped);
     loop {
         let received = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
             received = inbox.recv() => received,
+            () = &mut stopped => return,
         };
         let Some((request, to)) = received else {
             return;

@@ -37,6 +37,9 @@ const HELLO_TIME: Duration = Duration::from_secs(10);
 /// Frames that are worked on before other streams get their turn.
 const BATCH: usize = 64;
 
+/// Frames that are still taken from a stream that has ended.
+const LAST_FRAMES: usize = 16_384;
+
 /// The most open streams.
 const MAX_STREAMS: usize = 4_096;
 
@@ -81,6 +84,7 @@ pub(crate) fn open(
         peer: peer.to_string(),
         own: OwnCalls::new(streams.router.clone(), out.clone()),
         out,
+        stop,
         actions: Vec::new(),
         later: Vec::new(),
         rooms: FuturesUnordered::new(),
@@ -96,7 +100,7 @@ pub(crate) fn open(
     streams.tasks.spawn("plugin stream", async move {
         let reason = tokio::select! {
             () = agent_stop.cancelled() => "the agent stopped".to_owned(),
-            reason = task.serve(frames, &stop) => match reason {
+            reason = task.serve(frames) => match reason {
                 Ok(()) => "it was closed".to_owned(),
                 Err(reason) => reason,
             },
@@ -152,6 +156,8 @@ pub(super) struct StreamTask {
     pub(super) peer: String,
     pub(super) out: OutQueue,
     pub(super) own: OwnCalls,
+    /// The stream shall end, or its connection is gone.
+    stop: CancellationToken,
     actions: Vec<Action<InFlight>>,
     /// Actions that need more than the lock.
     later: Vec<Later>,
@@ -171,16 +177,18 @@ enum Later {
 pub(super) type Flow = Result<(), String>;
 
 impl StreamTask {
-    async fn serve(&mut self, mut frames: AttachFrames, stop: &CancellationToken) -> Flow {
+    async fn serve(&mut self, mut frames: AttachFrames) -> Flow {
         let mut health = tokio::time::interval(HEALTH_INTERVAL);
         health.set_missed_tick_behavior(MissedTickBehavior::Delay);
         health.reset();
         let hello_by = tokio::time::sleep(HELLO_TIME);
         let mut hello_by = std::pin::pin!(hello_by);
         let mut greeted = false;
+        let stopped = self.stop.clone().cancelled_owned();
+        let mut stopped = std::pin::pin!(stopped);
         loop {
             tokio::select! {
-                () = stop.cancelled() => return Err(self.why_stopped()),
+                () = &mut stopped => return self.last_words(&mut frames).await,
                 frame = frames.next() => {
                     self.take(frame).await?;
                     self.take_ready(&mut frames).await?;
@@ -195,10 +203,23 @@ impl StreamTask {
             }
             // A plugin that does not read what it is owed is not listened to until it does.
             tokio::select! {
-                () = stop.cancelled() => return Err(self.why_stopped()),
+                biased;
                 () = self.out.may_read() => {}
+                () = &mut stopped => return self.last_words(&mut frames).await,
             }
         }
+    }
+
+    /// The connection may be gone, but what the plugin had sent before still counts.
+    async fn last_words(&mut self, frames: &mut AttachFrames) -> Flow {
+        let reason = self.why_stopped();
+        for _ in 0..LAST_FRAMES {
+            let Some(Some(Ok(inbound))) = frames.next().now_or_never() else {
+                break;
+            };
+            self.on_frame(inbound).await?;
+        }
+        Err(reason)
     }
 
     /// Works on frames that are there already, before going back to wait for anything.
@@ -216,7 +237,7 @@ impl StreamTask {
     async fn take(&mut self, frame: Option<Result<Inbound<PluginFrame>, Status>>) -> Flow {
         match frame {
             Some(Ok(inbound)) => self.on_frame(inbound).await,
-            Some(Err(status)) => Err(format!("its stream broke: {}", told(&status))),
+            Some(Err(status)) => Err(self.broken(&status)),
             None => Err("the plugin closed its stream".to_owned()),
         }
     }
@@ -279,7 +300,11 @@ impl StreamTask {
         }
         for later in std::mem::take(&mut self.later) {
             match later {
-                Later::Unblock(blocked) => self.streams.plane.unblock(blocked).await,
+                Later::Unblock(blocked) => tokio::select! {
+                    () = self.streams.plane.unblock(blocked) => {}
+                    // Its other calls must not wait for the bus to hear that it is gone.
+                    () = self.stop.cancelled() => return Err(self.why_stopped()),
+                },
                 Later::Act(action) => self.act(action).await?,
             }
         }
@@ -319,13 +344,5 @@ impl StreamTask {
         let mut state = self.streams.plane.lock();
         let session = state.sessions.get(self.key);
         session.is_some_and(|session| session.machine.stage() != Stage::AwaitHello)
-    }
-}
-
-/// A status in one line, without what tonic adds for programs.
-fn told(status: &Status) -> String {
-    match status.message() {
-        "" => status.code().description().to_owned(),
-        message => message.to_owned(),
     }
 }

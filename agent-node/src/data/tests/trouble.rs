@@ -7,7 +7,7 @@ use mesh_proto::plugin::{Hello, PluginFrame, Ready, host_frame, plugin_frame};
 use mesh_proto::status::from_status;
 use serde_json::Map;
 
-use super::harness::{Node, finish, hello, manifest};
+use super::harness::{Node, Plugin, finish, hello, manifest};
 use crate::launch::Launched;
 use crate::roster::new_instance;
 
@@ -148,6 +148,40 @@ async fn garbage_is_answered_for_its_id_and_the_stream_goes_on() {
     for reason in ["oversize", "unsupported", "protocol_violation"] {
         let line = format!("frames_refused_total{{reason=\"{reason}\"}} 1");
         assert!(text.contains(&line), "{line} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_to_be_read_ends_its_stream_with_the_reason() {
+    let node = Node::start().await;
+    let mut plugin = node.plugin("whale", &["work"]).await;
+    let call = node.call("work", "{}");
+    let (id, _) = plugin.invoked().await;
+    plugin.answer(id, vec![0; 17 << 20]).await;
+    let error = from_status(&plugin.end().await.unwrap_err());
+    assert_eq!(error.code, ErrorCode::TooLarge);
+    assert!(error.message.contains("16 MiB"), "{error}");
+    let error = finish(call).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::OutcomeUnknown);
+    assert!(error.message.contains("16 MiB"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_plugin_answered_before_it_died_still_counts() {
+    let node = Node::start().await;
+    let mut plugin = node.plugin("hasty", &["work"]).await;
+    let calls: Vec<_> = (0..20).map(|_| node.call("work", "{}")).collect();
+    for _ in 0..20 {
+        let (id, _) = plugin.invoked().await;
+        plugin.answer(id, "done").await;
+    }
+    let Plugin {
+        frames, mut host, ..
+    } = plugin;
+    drop(frames);
+    while let Ok(Some(_)) = host.message().await {}
+    for call in calls {
+        assert_eq!(finish(call).await.unwrap().payload, "done");
     }
 }
 
