@@ -4,16 +4,18 @@
 //! judged anew who can be affected: the changed one and, when it came, went or began or ceased to be
 //! ready, all that need it directly or through others. It knows no sessions and no time.
 
+mod judge;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::derive::{Derived, Hold, derive};
-use crate::graph::{Graph, label, needs};
+use super::derive::{Derived, Hold};
+use crate::graph::{Graph, label};
 use crate::record::{InstanceRecord, Key, NodeRecord, Record, RecordError, Wish, WishRecord};
 use mesh_core::id::{Generation, InstanceId, NodeId, PluginName};
 use mesh_core::manifest::Manifest;
 use mesh_core::revision::Timestamp;
-use mesh_core::state::{InstanceState, Phase};
+use mesh_core::state::InstanceState;
 use mesh_core::table::SpecId;
 
 /// A record with its place in the store.
@@ -387,204 +389,6 @@ impl Registry {
             .filter(|manifest| stops_before(&manifest.name))
             .map(|manifest| label(manifest))
             .collect()
-    }
-
-    fn judge(&mut self, mut work: Work, changes: &mut Changes) {
-        self.touch_those_who_wait(&mut work);
-        let mut changed = Vec::new();
-        // Who asks for another version of what came or went is told another reason.
-        let mut told = BTreeSet::new();
-        for spec in &work.specs {
-            let summary = self.summarise(spec);
-            let Some(state) = self.specs.get_mut(spec) else {
-                continue;
-            };
-            let before = std::mem::replace(&mut state.summary, summary);
-            if before != summary || summary.is_none() {
-                changed.push(spec.clone());
-            }
-            if before.is_none() || summary.is_none() {
-                told.extend(self.graph.askers(spec));
-            }
-        }
-        let mut affected = self.graph.with_dependents(changed);
-        for spec in &work.specs {
-            if self
-                .specs
-                .get(spec)
-                .is_some_and(|state| state.instances.is_empty())
-            {
-                self.specs.remove(spec);
-                self.graph.remove(spec);
-                affected.remove(spec);
-                told.remove(spec);
-                changes.specs.insert(spec.clone());
-            }
-        }
-        self.activate(&affected);
-        affected.append(&mut told);
-        self.explain(&affected);
-        for spec in &affected {
-            let state = self.specs.get(spec);
-            work.instances
-                .extend(state.into_iter().flat_map(|state| &state.instances));
-        }
-        for id in work.instances {
-            self.place(id, changes);
-        }
-    }
-
-    /// Plugins that are to be unloaded wait for those who need them: touch all of them when one of
-    /// either comes, goes or is told to stop.
-    fn touch_those_who_wait(&self, work: &mut Work) {
-        if self.unloaded.is_empty() {
-            return;
-        }
-        let is_unloaded = |plugin: &&PluginName| self.unloaded.contains(*plugin);
-        let mut waiting = BTreeSet::new();
-        for state in work.specs.iter().filter_map(|spec| self.specs.get(spec)) {
-            let needed = needs(&state.manifest).flat_map(|need| self.graph.providers(need));
-            let names = needed.map(|(_, manifest)| &manifest.name);
-            waiting.extend(names.chain([&state.manifest.name]).filter(is_unloaded));
-        }
-        for plugin in waiting {
-            self.touch_plugin(plugin, work);
-        }
-    }
-
-    fn summarise(&self, spec: &SpecId) -> Option<Summary> {
-        let state = self.specs.get(spec)?;
-        let slots = || {
-            state
-                .instances
-                .iter()
-                .filter_map(|id| self.instances.get(id))
-        };
-        let held = self.hold(&state.manifest.name).is_held();
-        let is_ready = |slot: &Slot| slot.stored.record.facts.phase == Phase::Ready;
-        Some(Summary {
-            first: slots().map(Slot::admitted).min()?,
-            ready: !held && slots().any(is_ready),
-        })
-    }
-
-    /// The least set of active ones: whoever is ready and whose needs are met by others of the set.
-    fn activate(&mut self, affected: &BTreeSet<SpecId>) {
-        for spec in affected {
-            if let Some(state) = self.specs.get_mut(spec) {
-                state.active = false;
-            }
-        }
-        let mut open: Vec<SpecId> = affected.iter().cloned().collect();
-        while let Some(spec) = open.pop() {
-            let Some(state) = self.specs.get(&spec) else {
-                continue;
-            };
-            let ready = state.summary.is_some_and(|summary| summary.ready);
-            if state.active || !ready || !self.is_met(&state.manifest) {
-                continue;
-            }
-            if let Some(state) = self.specs.get_mut(&spec) {
-                state.active = true;
-            }
-            let users = self.graph.dependents(&spec, false);
-            open.extend(users.into_iter().filter(|user| affected.contains(user)));
-        }
-    }
-
-    pub fn is_active(&self, spec: &SpecId) -> bool {
-        self.specs.get(spec).is_some_and(|state| state.active)
-    }
-
-    fn is_met(&self, manifest: &Manifest) -> bool {
-        self.graph.is_met(manifest, &|spec| self.is_active(spec))
-    }
-
-    /// Says of each whether its needs are met, and if not, which are not and whether it is the latest
-    /// of those who wait for each other.
-    fn explain(&mut self, affected: &BTreeSet<SpecId>) {
-        #[cfg(test)]
-        {
-            self.judged += affected.len();
-        }
-        let runs = |spec: &SpecId| self.is_active(spec);
-        let mut waiting = BTreeSet::new();
-        let mut said = Vec::new();
-        for spec in affected {
-            let Some(state) = self.specs.get(spec) else {
-                continue;
-            };
-            let unmet = self.graph.unmet(&state.manifest, &runs);
-            if !unmet.is_empty() {
-                waiting.insert(spec.clone());
-            }
-            let lines: Vec<String> = unmet.iter().map(ToString::to_string).collect();
-            said.push((spec, lines.join("; ")));
-        }
-        let first = |spec: &SpecId| self.specs.get(spec).and_then(|state| state.summary);
-        let stuck = self.graph.stuck(waiting.iter().cloned(), &runs);
-        let mut rings = BTreeMap::new();
-        for spec in &waiting {
-            let Some(ring) = stuck.ring_of(spec) else {
-                continue;
-            };
-            let order = |spec: &SpecId| (first(spec).map(|summary| summary.first), spec.clone());
-            if ring.members.iter().max_by_key(|member| order(member)) == Some(spec) {
-                rings.insert(spec.clone(), ring.path.join(" -> "));
-            }
-        }
-        for (spec, unmet) in said {
-            if let Some(state) = self.specs.get_mut(spec) {
-                state.met = unmet.is_empty();
-                state.unmet = unmet;
-                state.ring = rings.remove(spec);
-            }
-        }
-    }
-
-    /// Derives where one instance stands.
-    fn place(&mut self, id: InstanceId, changes: &mut Changes) {
-        #[cfg(test)]
-        {
-            self.judged += 1;
-        }
-        let Some(slot) = self.instances.get(&id) else {
-            return;
-        };
-        let state = self.specs.get(&slot.spec);
-        let state = state.filter(|state| state.instances.contains(&id));
-        let derived = state.map(|state| derive(id, slot, state, &self.hold(&state.manifest.name)));
-        let before = slot.derived.as_ref().map(|derived| &derived.route);
-        let after = derived.as_ref().map(|derived| &derived.route);
-        if before != after {
-            changes.instances.insert(id);
-        }
-        let (before, after) = (
-            before.map(|route| route.state),
-            after.map(|route| route.state),
-        );
-        if let Some(slot) = self.instances.get_mut(&id) {
-            slot.derived = derived;
-        }
-        if before != after {
-            if let Some(before) = before {
-                self.count(before, after);
-            } else if let Some(after) = after {
-                *self.states.entry(after).or_default() += 1;
-            }
-        }
-    }
-
-    fn count(&mut self, before: InstanceState, after: Option<InstanceState>) {
-        if let Some(count) = self.states.get_mut(&before) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.states.remove(&before);
-            }
-        }
-        if let Some(after) = after {
-            *self.states.entry(after).or_default() += 1;
-        }
     }
 }
 

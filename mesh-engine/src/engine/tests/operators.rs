@@ -315,3 +315,48 @@ fn views_show_plugins_nodes_and_the_graph() {
     world.close(0, 1);
     assert!(!world.coordinators[0].engine.nodes()[0].connected);
 }
+
+#[test]
+fn all_versions_of_a_plugin_wait_for_those_who_need_one_of_them() {
+    let mut world = chain();
+    let newer = manifest("base@2.0.0", &[], &[]);
+    world.report(0, 1, report(4, &newer, Phase::Ready));
+    world.ask("base", CASCADE).unwrap();
+    assert_eq!(
+        (world.state(id(1)), world.state(id(4))),
+        (Some(Active), Some(Active))
+    );
+    // However the records come, the table is the same.
+    let changed = Report {
+        concurrency: 3,
+        ..report(
+            1,
+            &manifest("base@1.0.0", &[], &["service:base.get"]),
+            Phase::Ready,
+        )
+    };
+    world.report(0, 1, changed);
+    let before = world.coordinators[0].table.clone();
+    world.start(0, "coordinator-0");
+    assert!(
+        before
+            .instances()
+            .eq(world.coordinators[0].table.instances())
+    );
+    // Its only user needs the old version; when that one goes, nothing is left to wait for.
+    world.open(0, 2, "a", 7);
+    world.announce(
+        0,
+        2,
+        vec![
+            report(3, &manifest("top@1.0.0", &["middle ^1"], &[]), Phase::Ready),
+            report(
+                2,
+                &manifest("middle@1.0.0", &["base ^1"], &[]),
+                Phase::Ready,
+            ),
+            report(4, &newer, Phase::Ready),
+        ],
+    );
+    assert_eq!(world.state(id(4)), Some(Draining));
+}

@@ -346,3 +346,20 @@ fn the_cost_of_a_step_does_not_grow_with_the_registry() {
     assert!(few > 0);
     assert_eq!(few, cost(1_000));
 }
+
+#[test]
+fn a_key_has_one_write_in_flight() {
+    let mut world = with_calculator();
+    let session = SessionId(1);
+    for concurrency in [1, 2, 3] {
+        let report = Report {
+            concurrency,
+            ..report(1, &calculator(), Phase::Ready)
+        };
+        world.tell(0, Event::AgentReported { session, report });
+    }
+    assert_eq!(world.at(0).writes.len(), 1);
+    world.settle();
+    let route = world.coordinators[0].table.instance(id(1)).unwrap();
+    assert_eq!(route.concurrency, 3);
+}
