@@ -24,16 +24,17 @@ pub(crate) fn begin(call: &mut common::Call, place: &Place, over_bus: bool) -> S
         target: RPC_TARGET,
         parent: None,
         "invoke",
-        otel.name = format_args!("{} {kind}:{name}", place.plugin),
+        otel.name = format_args!("{kind}:{name}"),
         otel.kind = "server",
         otel.status_code = field::Empty,
         error.type = field::Empty,
-        rpc.system = "plugmesh",
-        rpc.service = place.plugin,
+        rpc.response.status_code = field::Empty,
+        rpc.system.name = "plugmesh",
         rpc.method = format_args!("{kind}:{name}"),
         messaging.system = over_bus.then_some("nats"),
         messaging.operation.type = over_bus.then_some("process"),
-        plugmesh.plugin.version = place.version,
+        plugmesh.plugin = place.plugin,
+        plugmesh.version = place.version,
         plugmesh.instance = place.instance,
         plugmesh.node = place.node,
         plugmesh.caller = call.caller.as_ref().map(|caller| caller.plugin.as_str()),
@@ -47,8 +48,10 @@ pub(crate) fn begin(call: &mut common::Call, place: &Place, over_bus: bool) -> S
 /// The call of a span ended; the span is closed when it is dropped.
 pub(crate) fn ended(span: &Span, end: &End) {
     if let Err(error) = end {
+        let code = ErrorCode::from_number(error.code).name();
         span.record("otel.status_code", "ERROR");
-        span.record("error.type", ErrorCode::from_number(error.code).name());
+        span.record("error.type", code);
+        span.record("rpc.response.status_code", code);
     }
 }
 

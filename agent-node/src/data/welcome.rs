@@ -80,6 +80,11 @@ impl Plane {
             meters: self.shared.metrics.of_plugin(&place.plugin),
         };
         let mut state = self.lock();
+        if state.sessions.key_of(instance).is_some() {
+            // Two streams came with the same token at the same time.
+            let text = format!("launch_token: another stream just attached as instance {instance}");
+            return Err(MeshError::new(ErrorCode::PermissionDenied, text).at(place));
+        }
         if !state.sessions.attach(key, attached, place.clone()) {
             return Ok(());
         }

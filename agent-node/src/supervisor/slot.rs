@@ -96,14 +96,24 @@ impl Slot {
                 return self.roster().remove(instance, &reason);
             }
             let wait = self.down(instance, &reason, refused, begun.elapsed());
-            tokio::select! {
-                () = stages.restarts.cancelled() => {
-                    return self.roster().remove(instance, &reason);
-                }
-                () = tokio::time::sleep(wait) => {}
-                _ = unwanted.changed() => {}
-            }
+            let go_on = tokio::select! {
+                () = stages.restarts.cancelled() => false,
+                () = tokio::time::sleep(wait) => true,
+                () = self.unwanted(&mut unwanted) => true,
+            };
             self.roster().remove(instance, &reason);
+            if !go_on {
+                return;
+            }
+        }
+    }
+
+    /// Waits until nobody wants the plugin any more.
+    async fn unwanted(&self, unwanted: &mut watch::Receiver<Unwanted>) {
+        while !self.is_unwanted(unwanted) {
+            if unwanted.changed().await.is_err() {
+                return;
+            }
         }
     }
 
