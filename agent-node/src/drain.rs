@@ -30,11 +30,10 @@ impl Drain {
     /// Drains one instance and closes its stream. `reattach`: the plugin shall attach again.
     pub(crate) async fn instance(&self, instance: InstanceId, reattach: bool) {
         let deadline = Instant::now() + self.grace;
-        if !self.plane.drain_instance(instance, &self.reason) {
-            return;
+        if self.plane.drain_instance(instance, &self.reason) {
+            self.roster
+                .set_phase(instance, Phase::Draining, &self.reason);
         }
-        self.roster
-            .set_phase(instance, Phase::Draining, &self.reason);
         if timeout_at(deadline, self.plane.idle(instance))
             .await
             .is_err()

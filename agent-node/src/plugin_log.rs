@@ -4,14 +4,14 @@ use mesh_core::error::Place;
 use mesh_proto::common;
 use tokio::time::Instant;
 
-use crate::log_gate::{LogGate, Pass};
+use crate::rate_gate::{Pass, RateGate};
 
 /// Longest text of one line, in bytes; the rest is cut.
 const MAX_TEXT: usize = 8 * 1024;
 
 /// Writes a line that a plugin sent over its stream.
-pub(crate) fn write(gate: &mut LogGate, place: &Place, log: &common::Log) {
-    let Pass::Write { dropped } = gate.pass(Instant::now()) else {
+pub(crate) fn write(gate: &mut RateGate, place: &Place, log: &common::Log) {
+    let Pass::Yes { dropped } = gate.pass(Instant::now()) else {
         return;
     };
     tell_dropped(dropped, &place.plugin, &place.instance);
@@ -44,8 +44,8 @@ pub(crate) fn write(gate: &mut LogGate, place: &Place, log: &common::Log) {
 }
 
 /// Writes a line that a plugin's process wrote to its standard output or error.
-pub(crate) fn write_output(gate: &mut LogGate, plugin: &str, stream: &str, line: &str) {
-    let Pass::Write { dropped } = gate.pass(Instant::now()) else {
+pub(crate) fn write_output(gate: &mut RateGate, plugin: &str, stream: &str, line: &str) {
+    let Pass::Yes { dropped } = gate.pass(Instant::now()) else {
         return;
     };
     tell_dropped(dropped, plugin, "");

@@ -18,7 +18,7 @@ use mesh_proto::status::from_status;
 use mesh_runtime::{ReadyLatch, Tasks};
 use router::TableStore;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -29,6 +29,7 @@ use super::report::{Told, frame};
 use super::states::States;
 use crate::data::Plane;
 use crate::drain::Drain;
+use crate::rate_gate::{Pass, Rate, RateGate};
 use crate::roster::Roster;
 use crate::supervisor::Supervisor;
 
@@ -40,6 +41,15 @@ const GOODBYE_TIME: Duration = Duration::from_millis(500);
 
 /// Frames that may wait to be sent.
 const OUTGOING: usize = 64;
+
+/// How often changes are looked for. Steps in between are left out.
+const REPORTS: Rate = Rate {
+    per_second: 20,
+    burst: 100,
+};
+
+/// The pause when they come more often.
+const REPORT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The most that one table update may have, in bytes.
 const MAX_UPDATE: usize = 256 * 1024 * 1024;
@@ -340,6 +350,7 @@ impl Control {
     ) {
         let mut roster = self.roster.follow();
         let mut told = Told::default();
+        let mut gate = RateGate::new(REPORTS, Instant::now());
         let mut frames = vec![told.announce(&roster.borrow_and_update().clone())];
         loop {
             for frame in frames.drain(..) {
@@ -358,6 +369,10 @@ impl Control {
                     frames.push(frame(agent_frame::Body::TableAck(TableAck { revision })));
                 }
                 Ok(()) = roster.changed() => {
+                    // A plugin that changes all the time is told of less often, not in full.
+                    if gate.pass(Instant::now()) == Pass::No {
+                        tokio::time::sleep(REPORT_PAUSE).await;
+                    }
                     frames = told.changes(&roster.borrow_and_update().clone());
                 }
                 () = stop.cancelled() => return,

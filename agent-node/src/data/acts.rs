@@ -1,6 +1,7 @@
 //! What a stream's task does for its session beyond the lock.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_core::error::{ErrorCode, MeshError};
@@ -19,8 +20,8 @@ use tonic::{Code, Status};
 use super::call::ReplyPath;
 use super::own_calls;
 use super::stream::{Flow, StreamTask};
-use crate::log_gate::Pass;
 use crate::plugin_log;
+use crate::rate_gate::Pass;
 use crate::session::limits::MAX_FRAME_BYTES;
 use crate::session::refusal::error_frame;
 use crate::session::{HealthChange, Severity};
@@ -183,10 +184,17 @@ impl StreamTask {
         }
     }
 
-    pub(super) fn on_capabilities(&self, id: u64, entries: Vec<common::CapabilityEntry>) {
+    pub(super) fn on_capabilities(&mut self, id: u64, entries: Vec<common::CapabilityEntry>) {
         let Some((instance, manifest)) = self.plugin() else {
             return;
         };
+        if self.changes.pass(Instant::now()) == Pass::No {
+            let text = "the plugin changes its capabilities too often; gather changes for a second";
+            let error = MeshError::new(ErrorCode::Overloaded, text);
+            let error = error.retry_after(Duration::from_secs(1));
+            self.out.push(error_frame(id, error.into()));
+            return;
+        }
         let entries = match convert::capability_entries(entries) {
             Ok(entries) => entries,
             Err(mistakes) => {
@@ -222,7 +230,9 @@ impl StreamTask {
             reason => format!("the plugin asked to leave: {reason}"),
         };
         let plane = &self.streams.plane;
-        plane.drain_instance(instance, &reason);
+        if !plane.drain_instance(instance, &reason) {
+            return;
+        }
         self.set_phase(Phase::Draining, &reason);
         plane.send_drain(instance, self.streams.grace, &reason, false);
     }
@@ -243,7 +253,7 @@ impl StreamTask {
 
     pub(super) fn on_refused(&mut self, reason: &'static str, text: &str, severity: Severity) {
         self.streams.plane.shared.metrics.frame_refused(reason);
-        let Pass::Write { dropped } = self.gate.pass(Instant::now()) else {
+        let Pass::Yes { dropped } = self.gate.pass(Instant::now()) else {
             return;
         };
         let (instance, peer) = (self.instance_text(), self.peer.as_str());

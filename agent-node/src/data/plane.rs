@@ -137,14 +137,14 @@ impl Plane {
         self.lock().calls.in_flight
     }
 
-    /// One instance takes no new calls. False: it is not attached.
+    /// One instance takes no new calls. False: it is not attached, or drains already.
     pub(crate) fn drain_instance(&self, instance: InstanceId, reason: &str) -> bool {
         self.with_instance(instance, |session| {
-            if session.draining.is_none() {
-                session.draining = Some(reason.to_owned());
-            }
+            let new = session.draining.is_none();
+            session.draining.get_or_insert_with(|| reason.to_owned());
+            new
         })
-        .is_some()
+        .unwrap_or(false)
     }
 
     /// Asks a plugin to end what runs and to leave.

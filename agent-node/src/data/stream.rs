@@ -25,7 +25,7 @@ use super::plane::Plane;
 use super::reply::{Blocked, Passed};
 use super::state::{Session, SessionKey};
 use super::welcome::Door;
-use crate::log_gate::LogGate;
+use crate::rate_gate::{LOG_LINES, Rate, RateGate};
 use crate::session::{Action, Stage};
 
 /// A plugin is asked for its health when it was silent for so long.
@@ -36,6 +36,12 @@ const HELLO_TIME: Duration = Duration::from_secs(10);
 
 /// Frames that are worked on before other streams get their turn.
 const BATCH: usize = 64;
+
+/// Each change is checked here and told to the whole mesh.
+const CAPABILITY_CHANGES: Rate = Rate {
+    per_second: 2,
+    burst: 20,
+};
 
 /// Frames that are still taken from a stream that has ended.
 const LAST_FRAMES: usize = 16_384;
@@ -88,7 +94,8 @@ pub(crate) fn open(
         actions: Vec::new(),
         later: Vec::new(),
         rooms: FuturesUnordered::new(),
-        gate: LogGate::new(Instant::now()),
+        gate: RateGate::new(LOG_LINES, Instant::now()),
+        changes: RateGate::new(CAPABILITY_CHANGES, Instant::now()),
         closing: Closing {
             plane: streams.plane.clone(),
             door: streams.door.clone(),
@@ -163,7 +170,10 @@ pub(super) struct StreamTask {
     later: Vec<Later>,
     /// Local callers whose room is awaited, with the ids of their calls.
     rooms: FuturesUnordered<BoxFuture<'static, (u64, u32)>>,
-    pub(super) gate: LogGate,
+    /// Lines in the agent's log.
+    pub(super) gate: RateGate,
+    /// Changes of its capabilities.
+    pub(super) changes: RateGate,
     closing: Closing,
 }
 

@@ -57,6 +57,7 @@ impl Plane {
             door.book.update(token, |launched| {
                 old = (launched.instance != instance).then_some(launched.instance);
                 launched.instance = instance;
+                launched.refused = None;
             });
             old
         });
@@ -169,13 +170,18 @@ impl Door {
                     .to_owned(),
             )
         })?;
+        let was_refused = launched.refused.is_some();
         if let Some((until, error)) = launched.refused {
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
                 return Err(error.retry_after(left));
             }
         }
-        let instance = self.next_instance(launched.instance, hello, manifest)?;
+        let instance = if was_refused {
+            new_instance()
+        } else {
+            self.next_instance(launched.instance, hello, manifest)?
+        };
         Ok(Guest {
             expected: Expected {
                 plugin: Some(launched.plugin),

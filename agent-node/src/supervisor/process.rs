@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::lines;
 use crate::config::PluginLaunch;
-use crate::log_gate::LogGate;
 use crate::plugin_log;
+use crate::rate_gate::{LOG_LINES, RateGate};
 
 /// Time between SIGTERM and SIGKILL.
 const TERM_TIME: Duration = Duration::from_secs(5);
@@ -190,7 +190,7 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
 }
 
 async fn heard(stream: impl tokio::io::AsyncRead + Unpin, plugin: String, name: &'static str) {
-    let mut gate = LogGate::new(Instant::now());
+    let mut gate = RateGate::new(LOG_LINES, Instant::now());
     lines::read(stream, |line| {
         plugin_log::write_output(&mut gate, &plugin, name, line);
     })

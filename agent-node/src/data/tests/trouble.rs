@@ -1,11 +1,14 @@
 //! Plugins that die, flood, hang or lie: each harms itself alone.
 
-use mesh_core::error::ErrorCode;
+use std::time::Duration;
+
+use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::state::Phase;
 use mesh_proto::common;
-use mesh_proto::plugin::{Hello, PluginFrame, Ready, host_frame, plugin_frame};
+use mesh_proto::plugin::{CapabilityChange, Hello, PluginFrame, Ready, host_frame, plugin_frame};
 use mesh_proto::status::from_status;
 use serde_json::Map;
+use tokio::time::Instant;
 
 use super::harness::{Node, Plugin, finish, hello, manifest};
 use crate::launch::Launched;
@@ -267,6 +270,69 @@ async fn a_started_process_is_known_by_its_token_and_may_come_back() {
     let third = third.unwrap();
     assert_ne!(third.instance, lost);
     assert_eq!(node.book.get(&token).unwrap().instance, third.instance);
+}
+
+#[tokio::test]
+async fn a_process_that_a_coordinator_refused_must_wait_and_comes_back_as_a_new_instance() {
+    let node = Node::start().await;
+    let drawn = new_instance();
+    let token = node
+        .book
+        .add(Launched {
+            plugin: "loop".parse().unwrap(),
+            config_field: "agent.plugins[0].config".to_owned(),
+            config: Map::new(),
+            instance: drawn,
+            pid: None,
+            refused: None,
+        })
+        .unwrap();
+    let hello = || Hello {
+        launch_token: token.clone(),
+        ..hello(manifest("loop", &[]))
+    };
+    let cycle = MeshError::new(ErrorCode::DependencyCycle, "loop → loop");
+    let later = Instant::now() + Duration::from_secs(60);
+    assert!(node.book.refuse(drawn, later, &cycle));
+    let status = match node.connect().await.hello(hello()).await {
+        Err(status) => status,
+        Ok(_) => panic!("it was welcomed"),
+    };
+    let error = from_status(&status);
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (cycle.code, "loop → loop")
+    );
+    assert!(error.retry_after.is_some());
+    assert!(node.book.refuse(drawn, Instant::now(), &cycle));
+    let plugin = node.connect().await.hello(hello()).await.unwrap();
+    assert_ne!(plugin.instance, drawn);
+    assert_eq!(node.book.get(&token).unwrap().refused, None);
+}
+
+#[tokio::test]
+async fn a_plugin_that_changes_its_capabilities_all_the_time_is_told_to_wait() {
+    let node = Node::start().await;
+    let mut plugin = node.plugin("restless", &["a"]).await;
+    let mut refused = None;
+    for number in 0..50 {
+        let change = CapabilityChange {
+            capabilities: manifest("restless", &["a"]).capabilities,
+        };
+        let id = number * 2 + 1;
+        plugin
+            .send(id, plugin_frame::Body::CapabilityChange(change))
+            .await;
+        match plugin.receive().await {
+            (_, host_frame::Body::CapabilitiesApplied(_)) => {}
+            (told, host_frame::Body::Error(error)) => {
+                refused = Some((told == id, MeshError::from(error).code));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, Some((true, ErrorCode::Overloaded)));
 }
 
 #[tokio::test]
