@@ -60,10 +60,17 @@ pub(crate) async fn run(definition: Definition, log: Sink) -> Result<(), Error> 
 }
 
 impl Runner {
-    /// Prints a line for the person who started the plugin.
-    pub(crate) fn tell(&self, level: &str, line: &str) {
+    /// Prints what goes wrong.
+    fn warn(&self, line: &str) {
         if self.verbose {
-            logging::print_line(level, line);
+            logging::print_line("WARNING", line);
+        }
+    }
+
+    /// Prints what goes on, for the person who started the plugin. An agent that did knows it.
+    pub(crate) fn tell(&self, line: &str) {
+        if self.verbose && self.launch_token.is_empty() {
+            logging::print_line("INFO", line);
         }
     }
 
@@ -103,7 +110,7 @@ impl Runner {
                 }
             };
             if line != told {
-                self.tell("WARNING", &format!("{line}; trying again"));
+                self.warn(&format!("{line}; trying again"));
                 told = line;
             }
             tokio::select! {

@@ -57,7 +57,8 @@ pub(crate) enum Ended {
 }
 
 /// The state of the loop.
-struct Session {
+struct Session<'a> {
+    runner: &'a Runner,
     attachment: Arc<Attachment>,
     inbound: Streaming<HostFrame>,
     /// Calls whose handlers wait for something; each ends with its id.
@@ -85,6 +86,7 @@ pub(crate) async fn run(runner: &Runner, previous: &mut String, stop: &mut Stop)
     let attachment = Arc::new(attachment);
     runner.log.set(Some(attachment.clone()));
     let mut session = Session {
+        runner,
         attachment: attachment.clone(),
         inbound,
         running: FuturesUnordered::new(),
@@ -102,7 +104,7 @@ pub(crate) async fn run(runner: &Runner, previous: &mut String, stop: &mut Stop)
     ended
 }
 
-impl Session {
+impl Session<'_> {
     async fn serve(&mut self, stop: &mut Stop) -> Ended {
         let attachment = self.attachment.clone();
         loop {

@@ -10,7 +10,7 @@ use crate::error::CallError;
 use crate::payload::Payload;
 use crate::wire::{HostBody, HostFrame, PluginBody, common, frame, plugin};
 
-impl Session {
+impl Session<'_> {
     pub(super) async fn on_frame(&mut self, host: HostFrame) -> Option<Ended> {
         let id = host.id;
         let Some(body) = host.body else {
@@ -59,11 +59,9 @@ impl Session {
             HostBody::ConfigChange(change) => self.on_config(id, &change),
             HostBody::Drain(drain) => self.on_drain(&drain),
             HostBody::StateChange(change) => {
-                tracing::info!(
-                    state = change.state,
-                    reason = change.reason,
-                    "state changed"
-                );
+                let name = self.attachment.definition.name();
+                let (state, reason) = (&change.state, &change.reason);
+                self.runner.tell(&format!("{name} is {state}: {reason}"));
             }
             HostBody::Event(_) => {
                 self.fail(id, ErrorCode::Unsupported, "this plugin takes no events")

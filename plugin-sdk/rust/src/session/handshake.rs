@@ -54,13 +54,11 @@ pub(super) async fn begin(
     send(&sender, PluginBody::Ready(plugin::Ready {})).await?;
     let welcome = Welcome::from(welcome);
     let manifest = &runner.definition.manifest;
-    runner.tell(
-        "INFO",
-        &format!(
-            "{} {} is attached to node {} of mesh {} at {}",
-            manifest.name, manifest.version, welcome.node, welcome.mesh, runner.host
-        ),
-    );
+    let who = format!("{} {}", manifest.name, manifest.version);
+    let (node, mesh, host) = (&welcome.node, &welcome.mesh, &runner.host);
+    runner.tell(&format!(
+        "{who} is attached to node {node} of mesh {mesh} at {host}"
+    ));
     let attachment = Attachment::new(
         runner.definition.clone(),
         welcome,

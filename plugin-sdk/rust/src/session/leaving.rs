@@ -68,7 +68,7 @@ impl Leaving {
     }
 }
 
-impl Session {
+impl Session<'_> {
     /// The user wants the plugin to stop.
     pub(super) fn ask_to_leave(&mut self, reason: &str) {
         self.leaving = Leaving::Asked {
