@@ -32,6 +32,7 @@ use crate::wire::{PluginBody, common, frame};
 /// assert_eq!(call.next().await, Some(CallEvent::Chunk("0".into())));
 /// # Ok(()) }) }
 /// ```
+#[derive(Debug)]
 pub struct ChunkSender {
     context: Context,
 }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::code::ErrorCode;
 use crate::error::{CallError, ToolError};
 use crate::output::{PromptOutput, ResourceOutput, ToolOutput};
 use crate::payload::{FromPayload, IntoPayload, Payload};
-use crate::wire::{PluginBody, common, frame};
+use crate::wire::{PluginBody, common, frame, shortened};
 
 /// Time that a call without a deadline may take.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -51,7 +52,7 @@ pub(crate) struct CallState {
     /// The trace context that the call came with.
     pub parent: TraceContext,
     pub want_progress: bool,
-    caller: common::Caller,
+    pub caller: common::Caller,
     metadata: HashMap<String, String>,
     /// Chunks of the answer that may be sent.
     pub credit: Semaphore,
@@ -86,6 +87,16 @@ impl Cancel {
 
     pub(crate) fn is_watched(&self) -> bool {
         self.watched.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("id", &self.inner.id)
+            .field("plugin", &self.plugin())
+            .field("node", &self.node())
+            .finish_non_exhaustive()
     }
 }
 
@@ -253,7 +264,7 @@ impl Context {
             let progress = common::Progress {
                 progress: done,
                 total,
-                message: message.into(),
+                message: shortened(message.into()),
             };
             self.send_lossy(PluginBody::Progress(progress));
         }
@@ -271,7 +282,7 @@ impl Context {
     pub fn log(&self, level: LogLevel, message: impl Into<String>) {
         let line = common::Log {
             level: level.number(),
-            message: message.into(),
+            message: shortened(message.into()),
             trace: Some(self.trace().into()),
             ..common::Log::default()
         };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::code::ErrorCode;
-use crate::wire::common;
+use crate::wire::{common, shortened};
 
 /// A call that ended with an error: what failed, where, and what to do about it.
 ///
@@ -104,7 +104,7 @@ impl From<CallError> for common::Error {
         let wait = error.retry_after.map_or(0, |wait| wait.as_millis());
         Self {
             code: error.code.number(),
-            message: error.message,
+            message: shortened(error.message),
             plugin: error.place.plugin,
             version: error.place.version,
             instance: error.place.instance,
@@ -257,12 +257,12 @@ pub enum Error {
     #[error("the mesh refused the plugin: {0}")]
     Refused(CallError),
     /// The operating system refused something.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}: {reason}")]
     System {
         /// What was to be done.
         doing: &'static str,
         /// What the system says.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
 }
 

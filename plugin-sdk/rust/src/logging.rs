@@ -15,7 +15,7 @@ use tracing_subscriber::layer::Context as LayerContext;
 use crate::attachment::Attachment;
 use crate::calls::LogLevel;
 use crate::context::CallState;
-use crate::wire::{PluginBody, common, frame};
+use crate::wire::{PluginBody, common, frame, shortened};
 
 /// What is logged when `RUST_LOG` does not say.
 const DEFAULT_FILTER: &str = "info";
@@ -148,7 +148,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         });
         let line = common::Log {
             level: level.number(),
-            message: fields.message,
+            message: shortened(fields.message),
             logger: metadata.target().to_owned(),
             fields: if fields.others.is_empty() {
                 bytes::Bytes::new()
@@ -227,11 +227,11 @@ impl Visit for Fields {
         let mut text = String::new();
         // Writing to a string fails only when the value's own Debug does.
         let _ = write!(text, "{value:?}");
-        self.set(field, text.into());
+        self.set(field, shortened(text).into());
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.set(field, value.into());
+        self.set(field, shortened(value.to_owned()).into());
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::process::ExitCode;
 
 use schemars::JsonSchema;
@@ -51,6 +52,15 @@ pub struct Plugin {
     config: Option<ConfigType>,
     mistakes: Vec<(String, String)>,
     log: Sink,
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.manifest.name)
+            .field("version", &self.manifest.version)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Plugin {
@@ -501,9 +511,9 @@ impl Plugin {
             .build();
         let ended = match runtime {
             Ok(runtime) => runtime.block_on(self.run()),
-            Err(source) => Err(Error::System {
+            Err(reason) => Err(Error::System {
                 doing: "start the runtime",
-                source,
+                reason,
             }),
         };
         match ended {

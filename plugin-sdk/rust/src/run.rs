@@ -50,9 +50,9 @@ pub(crate) async fn run(definition: Definition, log: Sink) -> Result<(), Error> 
     let (stopper, stop) = Stopper::new();
     let ended = tokio::select! {
         ended = runner.run(stop) => ended,
-        failed = signals::watch(stopper) => failed.map_err(|source| Error::System {
+        failed = signals::watch(stopper) => failed.map_err(|reason| Error::System {
             doing: "listen for signals",
-            source,
+            reason,
         }),
     };
     subscriber.shutdown().await;

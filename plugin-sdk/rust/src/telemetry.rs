@@ -12,6 +12,23 @@ use tracing::Span;
 use crate::calls::TraceContext;
 use crate::wire::common;
 
+/// A call, for its span.
+#[cfg_attr(
+    not(feature = "otel"),
+    allow(dead_code, reason = "no span is made of it")
+)]
+pub(crate) struct Served<'a> {
+    pub plugin: &'a str,
+    pub version: &'a str,
+    pub instance: &'a str,
+    pub node: &'a str,
+    /// The calling plugin, if it is one.
+    pub caller: &'a str,
+    pub capability: &'a common::Capability,
+    /// The trace context that the call came with.
+    pub parent: &'a TraceContext,
+}
+
 /// Whether spans are made.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Telemetry {
@@ -42,17 +59,12 @@ impl Telemetry {
     }
 
     /// The span of a call that the plugin works on; `None` when none is made.
-    pub(crate) fn span(
-        self,
-        plugin: &str,
-        capability: &common::Capability,
-        parent: &TraceContext,
-    ) -> Option<Span> {
+    pub(crate) fn span(self, served: &Served<'_>) -> Option<Span> {
         #[cfg(feature = "otel")]
         if self.exporting {
-            return Some(otel::server_span(plugin, capability, parent));
+            return Some(otel::server_span(served));
         }
-        let _ = (plugin, capability, parent);
+        let _ = served;
         None
     }
 
@@ -71,5 +83,6 @@ pub(crate) fn record_end(span: &Span, code: Option<&str>) {
     if let Some(code) = code {
         span.record("otel.status_code", "ERROR");
         span.record("error.type", code);
+        span.record("rpc.response.status_code", code);
     }
 }

@@ -10,6 +10,7 @@ mod program;
 mod relay;
 pub(crate) mod server;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -181,9 +182,9 @@ impl TestHostBuilder {
                     let program = program::Program::prepare(path, token);
                     hosted
                         .programs
-                        .push(program.map_err(|source| Error::System {
+                        .push(program.map_err(|reason| Error::System {
                             doing: "make a socket for the program",
-                            source,
+                            reason,
                         })?);
                 }
             }
@@ -201,9 +202,9 @@ impl TestHostBuilder {
             // Nobody may want to know.
             let _ = end.send(result);
         });
-        started.map_err(|source| Error::System {
+        started.map_err(|reason| Error::System {
             doing: "start the test host",
-            source,
+            reason,
         })?;
         tokio::select! {
             attached = tokio::time::timeout(PATIENCE, mesh.attached(count)) => {
@@ -259,6 +260,14 @@ impl Hosted {
             () = server::serve_memory(self.listener, arrivals) => Ok(()),
             () = mesh::serve(&self.mesh, arrived) => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for TestHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestHost")
+            .field("plugin", &self.plugin)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The caller's end of a call.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,6 +129,15 @@ impl CallStream {
             ErrorCode::Internal,
             "the call's end was taken before",
         ))
+    }
+}
+
+impl fmt::Debug for CallStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallStream")
+            .field("id", &self.id)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
     }
 }
 

@@ -33,10 +33,10 @@ impl Session<'_> {
             }
             HostBody::Error(error) if id == 0 => {
                 let error = CallError::from(error);
-                if let ended @ Ended::Refused { for_good: true, .. } =
-                    handshake::refused(error.clone())
-                {
-                    return Some(ended);
+                // Others may be about a single frame, such as a log line.
+                let fatal = [ErrorCode::InvalidManifest, ErrorCode::DependencyCycle];
+                if fatal.contains(&error.code) {
+                    return Some(handshake::refused(error));
                 }
                 tracing::warn!("the agent says: {error}");
             }

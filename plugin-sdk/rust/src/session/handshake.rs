@@ -140,11 +140,14 @@ fn silent() -> Ended {
     Ended::Unreachable(format!("it did not answer within {seconds} seconds"))
 }
 
-/// An error of the session itself: the mesh does not want the plugin.
+/// The mesh does not want the plugin.
 pub(super) fn refused(error: CallError) -> Ended {
     let for_good = matches!(
         error.code,
-        ErrorCode::InvalidManifest | ErrorCode::DependencyCycle | ErrorCode::Unsupported
+        ErrorCode::InvalidManifest
+            | ErrorCode::DependencyCycle
+            | ErrorCode::Unsupported
+            | ErrorCode::TooLarge
     );
     Ended::Refused { error, for_good }
 }

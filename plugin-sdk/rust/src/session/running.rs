@@ -16,7 +16,7 @@ use crate::error::CallError;
 use crate::handler::{Handler, Outcome};
 use crate::logging;
 use crate::payload::Payload;
-use crate::telemetry::record_end;
+use crate::telemetry::{Served, record_end};
 use crate::wire::common;
 
 /// The whole of a call; ends with its id.
@@ -27,9 +27,17 @@ pub(super) fn run(
     capability: &common::Capability,
 ) -> LocalBoxFuture<'static, u64> {
     let state = context.inner.clone();
-    let definition = &state.attachment.definition;
-    let telemetry = state.attachment.telemetry;
-    let span = telemetry.span(definition.name(), capability, &state.parent);
+    let (attachment, caller) = (&state.attachment, &state.caller);
+    let (manifest, welcome) = (&attachment.definition.manifest, &attachment.welcome);
+    let span = attachment.telemetry.span(&Served {
+        plugin: &manifest.name,
+        version: &manifest.version,
+        instance: &welcome.instance,
+        node: &welcome.node,
+        caller: &caller.plugin,
+        capability,
+        parent: &state.parent,
+    });
     // The handler's own first step may panic, too.
     let work = catch_unwind(AssertUnwindSafe(|| handler(payload, context)));
     let Some(span) = span else {

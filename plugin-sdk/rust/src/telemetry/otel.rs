@@ -9,12 +9,13 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tracing::Span;
+use tracing::field::Empty;
 use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::calls::TraceContext;
 use crate::check::kind_name;
-use crate::wire::common;
+use crate::telemetry::Served;
 
 pub(super) fn endpoint_is_set() -> bool {
     [
@@ -76,22 +77,27 @@ where
         .with_tracked_inactivity(false)
 }
 
-pub(super) fn server_span(
-    plugin: &str,
-    capability: &common::Capability,
-    parent: &TraceContext,
-) -> Span {
-    let capability = format!("{}:{}", kind_name(capability.kind), capability.name);
-    // Names and attributes of the semantic conventions for RPC.
+pub(super) fn server_span(served: &Served<'_>) -> Span {
+    let parent = served.parent;
+    let capability = served.capability;
+    let method = format!("{}:{}", kind_name(capability.kind), capability.name);
+    // Names and attributes of the semantic conventions for RPC; what they do not name begins with
+    // `plugmesh.`, as in the mesh's own spans.
     let span = tracing::info_span!(
-        "call",
-        otel.name = format!("{plugin}/{capability}"),
+        parent: None,
+        "serve",
+        otel.name = method,
         otel.kind = "server",
-        otel.status_code = tracing::field::Empty,
-        error.type = tracing::field::Empty,
-        rpc.system = "plugmesh",
-        rpc.service = plugin,
-        rpc.method = capability,
+        otel.status_code = Empty,
+        error.type = Empty,
+        rpc.response.status_code = Empty,
+        rpc.system.name = "plugmesh",
+        rpc.method = method,
+        plugmesh.plugin = served.plugin,
+        plugmesh.version = served.version,
+        plugmesh.instance = served.instance,
+        plugmesh.node = served.node,
+        plugmesh.caller = Some(served.caller).filter(|caller| !caller.is_empty()),
     );
     if !parent.traceparent.is_empty() {
         let carrier = HashMap::from([
@@ -132,7 +138,7 @@ mod tests {
 
     use super::*;
     use crate::telemetry::{Telemetry, record_end};
-    use crate::wire::common::CapabilityKind;
+    use crate::wire::common::{self, CapabilityKind};
 
     /// Keeps what it gets.
     #[derive(Debug, Clone, Default)]
@@ -144,6 +150,18 @@ mod tests {
                 kept.extend(batch);
             }
             Ok(())
+        }
+    }
+
+    fn served<'a>(capability: &'a common::Capability, parent: &'a TraceContext) -> Served<'a> {
+        Served {
+            plugin: "calculator",
+            version: "1.0.0",
+            instance: "i",
+            node: "n",
+            caller: "",
+            capability,
+            parent,
         }
     }
 
@@ -165,7 +183,7 @@ mod tests {
         };
         let telemetry = Telemetry { exporting: true };
         let inside = tracing::subscriber::with_default(subscriber, || {
-            let span = telemetry.span("calculator", &add, &parent)?;
+            let span = telemetry.span(&served(&add, &parent))?;
             let inside = span.in_scope(|| telemetry.current(&parent));
             record_end(&span, Some("plugin_failed"));
             Some(inside)
@@ -174,7 +192,7 @@ mod tests {
         let [span] = spans.as_slice() else {
             panic!("{spans:?}");
         };
-        assert_eq!(span.name, "calculator/tool:add");
+        assert_eq!(span.name, "tool:add");
         assert_eq!(span.span_kind, SpanKind::Server);
         assert_eq!(span.parent_span_id.to_string(), "b7ad6b7169203331");
         assert!(matches!(span.status, Status::Error { .. }));
@@ -194,11 +212,8 @@ mod tests {
             tracestate: "y".to_owned(),
         };
         let telemetry = Telemetry { exporting: false };
-        assert!(
-            telemetry
-                .span("a", &common::Capability::default(), &parent)
-                .is_none()
-        );
+        let nothing = common::Capability::default();
+        assert!(telemetry.span(&served(&nothing, &parent)).is_none());
         assert_eq!(telemetry.current(&parent), parent);
         // Nor is anything lost when spans are made, but no layer takes them.
         assert_eq!(Telemetry { exporting: true }.current(&parent), parent);

@@ -58,18 +58,18 @@ impl Program {
         mut stop: Stop,
     ) -> Result<(), Error> {
         let socket = self.folder.0.join("attach.sock");
-        let listener = UnixListener::bind(&socket).map_err(|source| Error::System {
+        let listener = UnixListener::bind(&socket).map_err(|reason| Error::System {
             doing: "listen on a socket for the program",
-            source,
+            reason,
         })?;
         let mut child = tokio::process::Command::new(&self.path)
             .env("PLUGMESH_AGENT", format!("unix://{}", socket.display()))
             .env("PLUGMESH_LAUNCH_TOKEN", &self.token)
             .kill_on_drop(true)
             .spawn()
-            .map_err(|source| Error::System {
+            .map_err(|reason| Error::System {
                 doing: "start the program",
-                source,
+                reason,
             })?;
         let served = server::serve_socket(listener, arrivals);
         let ended = async {
@@ -97,9 +97,9 @@ impl Program {
     fn ended(&self, status: io::Result<std::process::ExitStatus>) -> Error {
         match status {
             Ok(status) => self.fault(&format!("ended by itself: {status}")),
-            Err(source) => Error::System {
+            Err(reason) => Error::System {
                 doing: "wait for the program",
-                source,
+                reason,
             },
         }
     }
