@@ -260,7 +260,9 @@ impl Context {
     /// }
     /// ```
     pub fn progress(&self, done: f64, total: f64, message: impl Into<String>) {
-        if self.inner.want_progress {
+        let state = &self.inner;
+        // A task that outlives its call has nobody to tell.
+        if state.want_progress && !state.ended.load(Ordering::Acquire) {
             let progress = common::Progress {
                 progress: done,
                 total,

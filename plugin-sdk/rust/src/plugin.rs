@@ -479,8 +479,10 @@ impl Plugin {
     /// (SIGTERM, Ctrl-C) or the agent drains it. Attaches again whenever the agent was away.
     ///
     /// The agent's address comes from the environment: `PLUGMESH_AGENT`, `unix:///path` or
-    /// `http://host:port`; the default is `http://127.0.0.1:7410`. Runs best on a
-    /// single-threaded runtime. [`Plugin::main`] makes one.
+    /// `http://host:port`; the default is `http://127.0.0.1:7410`.
+    ///
+    /// Runs best on a single-threaded runtime; [`Plugin::main`] makes one. Handlers need not be `Send`
+    /// and so neither is this future: await it in `main`, or spawn it locally.
     ///
     /// # Errors
     /// The plugin has mistakes, or the mesh refused it for good.

@@ -91,7 +91,8 @@ impl Runner {
             self.log.set(None);
             let (line, wait) = match ended {
                 Ended::Stopped => return Ok(()),
-                Ended::Reattach => continue,
+                // Not at once: a host that is about to end may ask for it, too.
+                Ended::Reattach => (String::new(), lost.wait(fastrand::f64())),
                 Ended::Refused { error, for_good } => {
                     if for_good {
                         return Err(Error::Refused(error));
@@ -109,7 +110,7 @@ impl Runner {
                     (line, lost.wait(fastrand::f64()))
                 }
             };
-            if line != told {
+            if !line.is_empty() && line != told {
                 self.warn(&format!("{line}; trying again"));
                 told = line;
             }
