@@ -91,8 +91,19 @@ impl CallStream {
         }
     }
 
+    /// Whether an error tells of a call that the instance made itself while it worked on this one:
+    /// what was not processed then is that other call.
+    fn is_of_another(&self, error: &MeshError) -> bool {
+        let place = &error.place;
+        self.selected.as_ref().is_some_and(|own| {
+            (!place.instance.is_empty() && place.instance != own.instance.to_string())
+                || (!place.plugin.is_empty() && place.plugin != own.plugin.as_str())
+        })
+    }
+
     fn may_try_again(&self, error: &MeshError, may_repeat: bool) -> bool {
         !self.handed_out
+            && !self.is_of_another(error)
             && self.attempts < self.inner.config.max_attempts
             && error.code.may_retry(may_repeat)
             && Instant::now() < self.deadline
@@ -104,7 +115,10 @@ impl CallStream {
             error.code,
             ErrorCode::InstanceGone | ErrorCode::Draining | ErrorCode::Overloaded
         );
-        if let (true, Some(selected)) = (refused, &self.selected) {
+        if !refused || self.is_of_another(error) {
+            return;
+        }
+        if let Some(selected) = &self.selected {
             let wait = error.retry_after.unwrap_or(REFUSED);
             self.inner
                 .flights

@@ -341,6 +341,44 @@ async fn an_error_keeps_the_place_that_it_came_from() {
 }
 
 #[tokio::test]
+async fn a_refusal_of_a_nested_call_is_no_refusal_of_the_call_that_made_it() {
+    for (code, place) in [
+        (
+            ErrorCode::Overloaded,
+            Place {
+                instance: id(77).to_string(),
+                ..Place::default()
+            },
+        ),
+        (
+            ErrorCode::InstanceGone,
+            Place {
+                plugin: "other".to_owned(),
+                ..Place::default()
+            },
+        ),
+    ] {
+        let world = World::new(2).await;
+        for n in 1..=2 {
+            let place = place.clone();
+            world.told(n, move |_| {
+                let error = MeshError::new(code, "nested").at(place.clone());
+                Ok(vec![CallEvent::End(Err(error))])
+            });
+        }
+        assert_eq!(world.call("again").await.unwrap_err().code, code);
+        let first = world.begun();
+        assert_eq!(first.len(), 1, "the call was processed");
+        // Nor is the instance that passes it on a worse choice for others.
+        for _ in 0..4 {
+            let _ = world.call("once").await;
+        }
+        let next = world.begun();
+        assert_eq!(next.iter().filter(|one| first.contains(*one)).count(), 2);
+    }
+}
+
+#[tokio::test]
 async fn without_a_provider_the_call_ends_with_the_reason() {
     let world = World::new(1).await;
     assert_eq!(
