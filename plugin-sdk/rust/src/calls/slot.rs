@@ -55,6 +55,9 @@ impl Slot {
     }
 
     /// Takes a chunk. An error is what the peer did wrong; the call has then ended with it.
+    ///
+    /// The callee has worked on the call by then, so no error may say that it did not: a caller that
+    /// tries again must know that it may be done twice.
     pub(crate) fn chunk(&self, chunk: common::Chunk) -> Result<(), CallError> {
         let mut state = self.lock();
         if state.ended {
@@ -64,15 +67,17 @@ impl Slot {
             let expected = state.sequence;
             let given = chunk.sequence;
             Err(CallError::new(
-                ErrorCode::ProtocolViolation,
-                format!("chunk {given} came where chunk {expected} was due"),
+                ErrorCode::OutcomeUnknown,
+                format!(
+                    "a part of the answer was lost: chunk {given} came where chunk {expected} was due"
+                ),
             ))
         } else if chunk.fragment {
             state.part_bytes += chunk.payload.len() as u64;
             if state.part_bytes > self.max_payload {
                 let most = self.max_payload;
                 Err(CallError::new(
-                    ErrorCode::TooLarge,
+                    ErrorCode::PluginFailed,
                     format!("the answer is larger than the {most} bytes that a payload may have"),
                 ))
             } else {
@@ -84,7 +89,7 @@ impl Slot {
             // Twice, as credit may be on its way; it is memory that must be bounded.
             let window = self.window;
             Err(CallError::new(
-                ErrorCode::ProtocolViolation,
+                ErrorCode::OutcomeUnknown,
                 format!("more chunks came than the credit of {window} allows"),
             ))
         } else {
@@ -253,22 +258,22 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_a_flood_and_a_flood_of_fragments_end_the_call() {
+    fn a_gap_a_flood_and_a_flood_of_fragments_end_the_call_as_one_that_was_processed() {
         let gap = Slot::new(2, 100);
         assert!(gap.chunk(chunk(1, false)).is_err());
-        assert_eq!(end_code(&gap), Some(ErrorCode::ProtocolViolation));
+        assert_eq!(end_code(&gap), Some(ErrorCode::OutcomeUnknown));
 
         let flood = Slot::new(2, 100);
         for sequence in 0..5 {
             let _ = flood.chunk(chunk(sequence, false));
         }
-        assert_eq!(end_code(&flood), Some(ErrorCode::ProtocolViolation));
+        assert_eq!(end_code(&flood), Some(ErrorCode::OutcomeUnknown));
 
         let large = Slot::new(2, 5);
         for sequence in 0..3 {
             let _ = large.chunk(chunk(sequence, true));
         }
-        assert_eq!(end_code(&large), Some(ErrorCode::TooLarge));
+        assert_eq!(end_code(&large), Some(ErrorCode::PluginFailed));
     }
 
     #[test]
