@@ -13,7 +13,7 @@ use crate::wire::{PluginBody, frame, plugin};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Time for running calls when the host names none.
 const GRACE: Duration = Duration::from_secs(30);
-/// Time for the host to end the session when all is said.
+/// Time for the host to hear the last word and to end the session.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where the plugin stands on its way out.
@@ -103,11 +103,15 @@ impl Session<'_> {
         };
         self.running.clear();
         let drained = frame(0, PluginBody::Drained(plugin::Drained {}));
-        if self.attachment.send(drained).await.is_ok() {
-            // What is still on its way belongs to calls that have ended.
-            let end = async { while let Some(Ok(_)) = self.inbound.next().await {} };
-            let _ = tokio::time::timeout(FAREWELL, end).await;
-        }
+        let (attachment, inbound) = (&self.attachment, &mut self.inbound);
+        let farewell = async {
+            if attachment.send(drained).await.is_ok() {
+                // What is still on its way belongs to calls that have ended.
+                while let Some(Ok(_)) = inbound.next().await {}
+            }
+        };
+        // A host that takes nothing keeps nobody.
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
         Some(if reattach {
             Ended::Reattach
         } else {

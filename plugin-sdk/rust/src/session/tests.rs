@@ -429,6 +429,36 @@ async fn a_plugin_whose_host_does_not_answer_leaves_by_itself() {
 }
 
 #[tokio::test]
+async fn a_plugin_whose_host_takes_nothing_any_more_leaves_too() {
+    let plugin = Plugin::new("flood", "1.0.0").service("flood.give", async |_: bytes::Bytes, _| {
+        Ok(bytes::Bytes::from(vec![0; 128 << 10]))
+    });
+    let mut host = Host::of(plugin);
+    let limits = plugin::SessionLimits {
+        concurrency: 10_000,
+        ..plugin::SessionLimits::default()
+    };
+    let (arrival, _) = host.attach(limits).await;
+    let call = common::Call {
+        payload: "{}".into(),
+        ..invoke("flood.give", "")
+    };
+    // More than the windows of the connection and the queue before it can hold.
+    for number in 1..=1_200 {
+        host.send(&arrival, number * 2, HostBody::Invoke(call.clone()))
+            .await;
+    }
+    let drain = plugin::Drain {
+        grace_ms: 100,
+        ..plugin::Drain::default()
+    };
+    host.send(&arrival, 0, HostBody::Drain(drain)).await;
+    let ended = timeout(PATIENCE / 2, host.running).await;
+    assert!(matches!(ended, Ok(Ok(()))), "{ended:?}");
+    drop(arrival);
+}
+
+#[tokio::test]
 async fn a_refusal_for_good_ends_the_plugin_with_its_reason_and_another_does_not() {
     use crate::ErrorCode::{DependencyCycle, InvalidConfig, InvalidManifest};
     for (code, ends) in [
