@@ -26,6 +26,10 @@ use crate::handle::{OpenSession, ToAgent, stopped};
 
 type Outgoing = mpsc::Sender<Result<CoordinatorFrame, Status>>;
 
+/// Refusals of instances that can't be read that wait for one agent; one that lets more pile up loses
+/// its session.
+const REFUSED: usize = 1_024;
+
 #[tonic::async_trait]
 impl AgentSessions for Services {
     type OpenStream = ReceiverStream<Result<CoordinatorFrame, Status>>;
@@ -61,10 +65,11 @@ impl Services {
         let (node, table) = self.check_hello(hello)?;
         tracing::info!(node = %node.node, generation = %node.generation, "an agent joins");
         let OpenSession { id, from_actor } = self.handle.open(node.clone(), table).await?;
+        let (refuse, refused) = mpsc::channel(REFUSED);
         let reader = Reader {
             services: self.clone(),
             session: id,
-            out: out.clone(),
+            refused: refuse,
         };
         // Whatever ends this session ends its reader, which then takes leave of the actor.
         let over = CancellationToken::new();
@@ -86,6 +91,7 @@ impl Services {
         let writer = Writer {
             services: self,
             from_actor,
+            refused,
             follower: self.feed.follow(table),
             out,
         };
@@ -115,7 +121,8 @@ impl Services {
 struct Reader {
     services: Services,
     session: SessionId,
-    out: Outgoing,
+    /// To the writer: instances that can't even be read.
+    refused: mpsc::Sender<(String, MeshError)>,
 }
 
 impl Reader {
@@ -142,7 +149,7 @@ impl Reader {
                 for wire in announce.instances {
                     match report(wire) {
                         Ok(report) => reports.push(report),
-                        Err((id, error)) => self.reject(id, error).await,
+                        Err((id, error)) => self.reject(id, error)?,
                     }
                 }
                 handle.announced(session, reports).await
@@ -154,8 +161,7 @@ impl Reader {
                     if let Ok(instance) = instance(&id) {
                         handle.tell(Event::AgentGone { session, instance }).await?;
                     }
-                    self.reject(id, error).await;
-                    Ok(())
+                    self.reject(id, error)
                 }
             },
             agent_frame::Body::Gone(gone) => {
@@ -172,18 +178,20 @@ impl Reader {
         }
     }
 
-    /// Refuses an instance that can't even be read.
-    async fn reject(&self, instance: String, error: MeshError) {
+    /// Refuses an instance that can't even be read. The reader waits for no writing: heartbeats come
+    /// the same way.
+    fn reject(&self, instance: String, error: MeshError) -> Ended {
         tracing::warn!(session = self.session.0, %error, "an instance is refused");
-        let body = rejected(instance, error);
-        // When the agent is gone, its session ends by that.
-        let _ = self.out.send(Ok(frame(body))).await;
+        self.refused
+            .try_send((instance, error))
+            .map_err(|_| pile_up())
     }
 }
 
 struct Writer<'a> {
     services: &'a Services,
     from_actor: mpsc::Receiver<ToAgent>,
+    refused: mpsc::Receiver<(String, MeshError)>,
     follower: Follower,
     out: Outgoing,
 }
@@ -204,6 +212,9 @@ impl Writer<'_> {
                     }
                     None => return Err(pile_up()),
                 },
+                Some((instance, error)) = self.refused.recv(), if welcome => {
+                    rejected(instance, error)
+                }
                 update = self.follower.next(), if welcome => {
                     coordinator_frame::Body::Table(update)
                 }

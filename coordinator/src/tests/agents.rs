@@ -91,6 +91,48 @@ async fn a_broken_manifest_is_refused_by_itself_with_all_its_mistakes() {
 }
 
 #[tokio::test]
+async fn an_agent_that_reads_nothing_and_announces_nonsense_loses_its_session() {
+    let bench = Bench::start().await;
+    let agent = bench.agent("a", 7).await;
+    agent.announce(vec![ready(1, "time", &[])]).await;
+    bench.until("time", InstanceState::Active).await;
+    let frames = agent.frames.clone();
+    let flood = tokio::spawn(async move {
+        for _ in 0..20_000 {
+            let mut broken = ready(2, "other", &[]);
+            broken.phase = 99;
+            let body = Some(agent_frame::Body::Report(broken));
+            if frames.send(AgentFrame { body }).await.is_err() {
+                return;
+            }
+        }
+    });
+    let waiting = async {
+        loop {
+            let nodes = bench
+                .admin()
+                .list_nodes(mesh_proto::admin::ListNodesRequest {})
+                .await;
+            if nodes
+                .unwrap()
+                .into_inner()
+                .nodes
+                .iter()
+                .all(|node| !node.connected)
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("its session ends");
+    flood.abort();
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn wrong_beginnings_end_with_one_clear_error_each() {
     let bench = Bench::start().await;
     for (mesh, node, generation, text) in [
