@@ -94,8 +94,8 @@ pub(crate) struct Live {
     owed: u32,
     /// Credit that was given may be lost.
     credit_lost: bool,
-    fragments: Vec<Bytes>,
-    fragment_bytes: usize,
+    /// The parts of the result that have come. Copied: small ones would keep whole read buffers.
+    fragments: BytesMut,
     end: Option<Result<CallOutput, MeshError>>,
     ended: bool,
     pub waker: Option<Waker>,
@@ -149,8 +149,7 @@ impl Live {
             taken: 0,
             owed: 0,
             credit_lost: false,
-            fragments: Vec::new(),
-            fragment_bytes: 0,
+            fragments: BytesMut::new(),
             end: None,
             ended: false,
             waker: None,
@@ -194,7 +193,7 @@ impl Live {
         self.end = Some(result);
         self.upload = None;
         self.owed = 0;
-        self.fragments = Vec::new();
+        self.fragments = BytesMut::new();
     }
 
     /// The rest of its payload follows.
@@ -356,8 +355,7 @@ impl Live {
             if self.too_large(chunk.payload.len(), limits) {
                 return Step::Abandoned;
             }
-            self.fragment_bytes += chunk.payload.len();
-            self.fragments.push(chunk.payload);
+            self.fragments.extend_from_slice(&chunk.payload);
             // Fragments are joined here, so they are taken as soon as they are here.
             self.count_taken(limits);
             return Step::On;
@@ -391,7 +389,7 @@ impl Live {
     }
 
     fn too_large(&mut self, more: usize, limits: &BusLimits) -> bool {
-        let large = self.fragment_bytes + more > limits.max_payload;
+        let large = self.fragments.len() + more > limits.max_payload;
         if large {
             let message = format!(
                 "the result is larger than the {} bytes that a payload may have here",
@@ -418,10 +416,7 @@ impl Live {
         let payload = if self.fragments.is_empty() {
             result.payload
         } else {
-            let mut whole = BytesMut::with_capacity(self.fragment_bytes + result.payload.len());
-            for part in self.fragments.drain(..) {
-                whole.extend_from_slice(&part);
-            }
+            let mut whole = std::mem::take(&mut self.fragments);
             whole.extend_from_slice(&result.payload);
             whole.freeze()
         };

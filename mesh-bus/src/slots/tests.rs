@@ -294,6 +294,29 @@ fn an_answer_with_a_hole_ends_unknown_and_is_cancelled() {
 }
 
 #[test]
+fn small_parts_of_an_answer_keep_no_more_than_their_bytes() {
+    let mut slots = slots();
+    let call = open(&mut slots, 0);
+    for sequence in 0..100 {
+        let frame = NodeReply {
+            call_id: call.call_id,
+            body: Some(chunk(sequence, (sequence % 2) as usize, true)),
+            chunks_before: 0,
+        };
+        let payload = Bytes::from(frame.encode_to_vec());
+        let mut effects = Effects::default();
+        let message = message(&call.reply, payload.clone(), None);
+        slots.on_message(message, 0, &mut effects);
+        assert!(payload.is_unique(), "part {sequence} keeps its message");
+    }
+    reply_after(&mut slots, &call, 0, result(), 100);
+    match take(&mut slots, &call) {
+        Some(CallEvent::End(Ok(output))) => assert_eq!(output.payload.len(), 50),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn notices_wait_in_bounded_number_and_progress_is_the_newest() {
     let mut slots = slots();
     let call = open(&mut slots, 0);
