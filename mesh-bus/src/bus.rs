@@ -19,7 +19,7 @@ use crate::driver::{BusDriver, Closer};
 use crate::error::{BusBusy, BusError};
 use crate::load::Loads;
 use crate::node::{self, NodeInbox, ReplyTo};
-use crate::outbox::{Frame, LIBRARY_QUEUE, Refused};
+use crate::outbox::{Credit, Frame, LIBRARY_QUEUE, Refused};
 use crate::pending::PendingCall;
 use crate::shared::Shared;
 use crate::slot::{Target, Upload};
@@ -87,12 +87,6 @@ impl Bus {
     #[must_use]
     pub fn stats(&self) -> &BusStats {
         &self.shared.stats
-    }
-
-    /// Limits.
-    #[must_use]
-    pub fn limits(&self) -> BusLimits {
-        self.limits
     }
 
     /// Calls in flight in this process, those included whose end their caller has not taken yet.
@@ -244,10 +238,11 @@ impl Bus {
         subscribed.map_err(|_| BusError::Closed)
     }
 
-    /// Sends a reply: without waiting, and in order with all other replies. Results, errors and
-    /// credits are always taken (there are no more of them than calls). Chunks are refused while
-    /// there are 2 MiB on their way out already; Progress and Log frames are left out and counted
-    /// when the connection is congested far beyond that.
+    /// Sends a reply: without waiting, and in order with all other replies. Results and errors are
+    /// always taken (a call has one of them), and so are credits: one that finds another of its call
+    /// waiting is added to it. Chunks are refused while there are 2 MiB on their way out already.
+    /// Progress and Log frames are left out and counted as soon as more than a few frames wait, so
+    /// that a flood of them keeps nobody else's calls from being sent.
     ///
     /// While there is no connection replies are kept, and sent when it is back.
     ///
@@ -256,16 +251,23 @@ impl Bus {
     /// or end the call with an error.
     pub fn reply(&self, to: &ReplyTo, reply: control::NodeReply) -> Result<(), BusBusy> {
         let shared = &self.shared;
-        match reply.body {
+        let sent = match reply.body {
             Some(Body::Chunk(_)) if shared.outbox.full_of_bulk() => return Err(BusBusy),
-            Some(Body::Progress(_) | Body::Log(_)) if shared.outbox.congested() => {
+            Some(Body::Progress(_) | Body::Log(_)) if shared.outbox.crowded() => {
                 add(&shared.stats.notices_dropped, 1);
                 return Ok(());
             }
-            _ => {}
-        }
+            Some(Body::Credit(credit)) => shared.send_credit(
+                &to.0,
+                Credit {
+                    call_id: reply.call_id,
+                    chunks: credit.chunks,
+                },
+            ),
+            _ => shared.send(node::frame(to, &reply)),
+        };
         add(&shared.stats.replies, 1);
-        if shared.send(node::frame(to, &reply)).is_err() {
+        if sent.is_err() {
             // A closed connection, or a frame that NATS does not take.
             add(&shared.stats.replies_lost, 1);
         }
@@ -308,4 +310,47 @@ fn disconnected(shared: &Shared, target: &Target) -> MeshError {
 fn disconnected_error() -> MeshError {
     let message = "NATS is not reachable, so the call was not sent; is the server at nats.url up?";
     MeshError::new(ErrorCode::Disconnected, message)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn neither_notices_nor_credits_pile_up_while_nothing_leaves() {
+        let config = BusConfig {
+            urls: "nats://127.0.0.1:1".to_owned(),
+            credentials: None,
+            client_name: "test".to_owned(),
+            mesh: mesh_core::id::MeshName::default(),
+        };
+        let (bus, _driver) = Bus::connect(config).await.unwrap();
+        let to = ReplyTo("x".into());
+        let mut waited = 0;
+        for n in 0..20_000 {
+            let bodies = [
+                Body::Credit(common::Credit { chunks: 1 }),
+                Body::Log(common::Log::default()),
+                Body::Progress(common::Progress::default()),
+            ];
+            for body in bodies {
+                let reply = control::NodeReply {
+                    call_id: 1,
+                    body: Some(body),
+                    chunks_before: 0,
+                };
+                bus.reply(&to, reply).unwrap();
+            }
+            if n == 10_000 {
+                waited = bus.stats().queued.load(Ordering::Relaxed);
+            }
+        }
+        assert!(!bus.shared.outbox.congested(), "calls would be refused");
+        assert_eq!(bus.stats().queued.load(Ordering::Relaxed), waited);
+        assert!(bus.stats().notices_dropped.load(Ordering::Relaxed) > 30_000);
+    }
 }

@@ -3,15 +3,16 @@
 //! The client library takes frames into a bounded queue of its own and makes the sender wait when it
 //! is full. Neither a caller nor an agent's dispatch loop may wait, so a frame that finds the queue
 //! full waits here, and all later frames queue up behind it; the driver carries them over. This queue
-//! is bounded by those who use it: callers and chunks are turned away when it is congested, and of
-//! what is always taken (ends of calls, credits, cancels) there is no more than there are calls.
+//! is bounded by what goes into it: progress and log lines are left out as soon as it is more than
+//! short, callers and chunks are turned away when it is congested, and of what is always taken a call
+//! has at most one end, one cancel and one waiting credit, to which later ones are added.
 //!
 //! The library's queue is kept short on purpose: what is in it when the connection breaks is sent
 //! after the reconnect, however late that is. What waits here can still be taken back. And bulk (parts
 //! of large payloads and answers) is held back while much is in that queue, so that a small call never
 //! has more than a few milliseconds of bulk before it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::sleep;
+
+use crate::wire;
 
 /// Frames that may be in the library's queue.
 pub(crate) const LIBRARY_QUEUE: usize = 512;
@@ -36,6 +39,11 @@ const LOOK: Duration = Duration::from_millis(1);
 /// The outbox is congested from so many waiting frames or bytes on.
 const CONGESTED_FRAMES: usize = 4_096;
 const CONGESTED_BYTES: usize = 32 << 20;
+
+/// Progress and log lines are left out from so many waiting frames or bytes on: far below congestion,
+/// so that no flood of them gets the calls of others refused.
+const CROWDED_FRAMES: usize = 256;
+const CROWDED_BYTES: usize = 1 << 20;
 
 /// Why a frame can't be sent at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +62,16 @@ pub(crate) struct Frame {
     pub payload: Bytes,
     /// The call that sends this frame, if the frame is worth nothing after a disconnect.
     pub sender: Option<Sender>,
+    /// The frame gives credit for a call's payload; while it waits, more may be added to it.
+    pub credit: Option<Credit>,
+}
+
+/// Credit for a call's payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Credit {
+    pub call_id: u64,
+    /// 0 says only that the node knows the call.
+    pub chunks: u32,
 }
 
 impl Frame {
@@ -64,6 +82,7 @@ impl Frame {
             reply: None,
             payload: payload.into(),
             sender: None,
+            credit: None,
         }
     }
 }
@@ -83,6 +102,11 @@ pub(crate) struct Sender {
 struct Queue {
     waiting: VecDeque<Frame>,
     bytes: usize,
+    /// Frames that were ever taken from the front of `waiting`: the place of a frame is this plus its
+    /// index.
+    passed: u64,
+    /// The places of the credits that wait, by reply subject and call.
+    credits: BTreeMap<(Subject, u64), u64>,
     /// The driver is putting a frame into the library's queue; later ones must not overtake it.
     sending: bool,
     library: Library,
@@ -115,7 +139,63 @@ impl Library {
 impl Queue {
     fn push(&mut self, frame: Frame) {
         self.bytes += frame.payload.len();
+        if let Some(credit) = frame.credit {
+            let place = self.passed + self.waiting.len() as u64;
+            let key = (frame.subject.clone(), credit.call_id);
+            self.credits.insert(key, place);
+        }
         self.waiting.push_back(frame);
+    }
+
+    fn pop(&mut self) -> Option<Frame> {
+        let frame = self.waiting.pop_front()?;
+        self.bytes -= frame.payload.len();
+        if let Some(credit) = frame.credit {
+            let key = (frame.subject.clone(), credit.call_id);
+            if self.credits.get(&key) == Some(&self.passed) {
+                self.credits.remove(&key);
+            }
+        }
+        self.passed += 1;
+        Some(frame)
+    }
+
+    /// Adds to a credit of the call that waits; false when none does.
+    fn add_credit(&mut self, to: &Subject, credit: Credit) -> bool {
+        if self.credits.is_empty() {
+            return false;
+        }
+        let place = self.credits.get(&(to.clone(), credit.call_id));
+        let index = place.and_then(|place| usize::try_from(place - self.passed).ok());
+        let Some(frame) = index.and_then(|index| self.waiting.get_mut(index)) else {
+            return false;
+        };
+        let before = frame.credit.map_or(0, |waiting| waiting.chunks);
+        let chunks = before.saturating_add(credit.chunks);
+        if chunks != before {
+            self.bytes -= frame.payload.len();
+            frame.credit = Some(Credit { chunks, ..credit });
+            frame.payload = wire::credit_reply(credit.call_id, chunks);
+            self.bytes += frame.payload.len();
+        }
+        true
+    }
+
+    /// Drops waiting frames; those of credits are never dropped.
+    fn retain(&mut self, keep: impl FnMut(&Frame) -> bool) {
+        self.waiting.retain(keep);
+        self.bytes = self.waiting.iter().map(|frame| frame.payload.len()).sum();
+        self.credits.clear();
+        for (place, frame) in (self.passed..).zip(&self.waiting) {
+            if let Some(credit) = frame.credit {
+                let key = (frame.subject.clone(), credit.call_id);
+                self.credits.insert(key, place);
+            }
+        }
+    }
+
+    fn crowded(&self) -> bool {
+        self.waiting.len() >= CROWDED_FRAMES || self.bytes >= CROWDED_BYTES
     }
 
     fn congested(&self) -> bool {
@@ -177,6 +257,21 @@ impl Outbox {
         Ok(true)
     }
 
+    /// Sends credit for a call's payload: added to what waits for the same call, if something does.
+    /// `Ok(true)`: one frame more has to wait.
+    pub fn send_credit(&self, to: &Subject, credit: Credit) -> Result<bool, Refused> {
+        if self.queue().add_credit(to, credit) {
+            return Ok(false);
+        }
+        self.send(Frame {
+            subject: to.clone(),
+            reply: None,
+            payload: wire::credit_reply(credit.call_id, credit.chunks),
+            sender: None,
+            credit: Some(credit),
+        })
+    }
+
     /// Lets a frame wait for the next [`Outbox::carry`], which then waits for the library.
     pub fn send_later(&self, frame: Frame) {
         self.queue().push(frame);
@@ -186,6 +281,11 @@ impl Outbox {
         queue
             .library
             .settle(self.statistics.out_messages.load(Ordering::Relaxed));
+    }
+
+    /// Whether progress and log lines are to be left out.
+    pub fn crowded(&self) -> bool {
+        self.queue().crowded()
     }
 
     /// Whether calls are to be turned away.
@@ -229,9 +329,8 @@ impl Outbox {
 
     fn take(&self) -> Option<Frame> {
         let mut queue = self.queue();
-        let frame = queue.waiting.pop_front();
+        let frame = queue.pop();
         queue.sending = frame.is_some();
-        queue.bytes -= frame.as_ref().map_or(0, |frame| frame.payload.len());
         frame
     }
 
@@ -240,14 +339,13 @@ impl Outbox {
     pub fn take_back(&self) -> Vec<Sender> {
         let mut queue = self.queue();
         let mut senders = Vec::new();
-        queue.waiting.retain(|frame| match frame.sender {
+        queue.retain(|frame| match frame.sender {
             Some(sender) => {
                 senders.push(sender);
                 false
             }
             None => true,
         });
-        queue.bytes = queue.waiting.iter().map(|frame| frame.payload.len()).sum();
         senders
     }
 }
@@ -283,6 +381,7 @@ mod tests {
                 call_id,
                 begins: call_id == 1,
             }),
+            credit: None,
         }
     }
 
@@ -319,6 +418,53 @@ mod tests {
             outbox.send(frame(1, 1 << 20)).unwrap();
         }
         assert!(outbox.congested());
+    }
+
+    #[tokio::test]
+    async fn credits_of_a_call_that_wait_are_one() {
+        let outbox = stuck().await;
+        for _ in 0..LIBRARY_QUEUE {
+            outbox.send(frame(0, 1)).unwrap();
+        }
+        let (a, b) = ("a".into(), "b".into());
+        let give = |to, call_id, chunks| {
+            let credit = Credit { call_id, chunks };
+            outbox.send_credit(to, credit).unwrap();
+        };
+        for _ in 0..10_000 {
+            outbox.send(frame(1, 1)).unwrap();
+            outbox.take_back();
+            give(&a, 1, 3);
+            give(&a, 2, 1);
+            give(&b, 1, 0);
+        }
+        assert_eq!(outbox.queue().waiting.len(), 3);
+        let first = outbox.take().unwrap();
+        assert_eq!(first.payload, wire::credit_reply(1, 30_000));
+        // What has left gets no more.
+        give(&a, 1, 7);
+        give(&a, 2, 5);
+        let chunks = |frame: &Frame| frame.credit.unwrap().chunks;
+        let left: Vec<u32> = std::iter::from_fn(|| outbox.take())
+            .map(|frame| chunks(&frame))
+            .collect();
+        assert_eq!(left, [10_005, 0, 7]);
+        assert_eq!(outbox.queue().bytes, 0);
+        assert!(outbox.queue().credits.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_crowd_is_far_below_congestion() {
+        let outbox = stuck().await;
+        for _ in 0..LIBRARY_QUEUE + CROWDED_FRAMES {
+            assert!(!outbox.crowded());
+            outbox.send(frame(1, 1)).unwrap();
+        }
+        assert!(outbox.crowded() && !outbox.congested());
+        outbox.take_back();
+        assert!(!outbox.crowded());
+        outbox.send(frame(1, CROWDED_BYTES)).unwrap();
+        assert!(outbox.crowded() && !outbox.full_of_bulk());
     }
 
     #[tokio::test]

@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_nats::Client;
+use async_nats::{Client, Subject};
 use mesh_core::id::MeshName;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::connect::LinkEvents;
-use crate::outbox::{Frame, Outbox, Refused};
+use crate::outbox::{Credit, Frame, Outbox, Refused};
 use crate::slots::{Effects, Slots};
 use crate::stats::{BusStats, add};
 
@@ -89,6 +89,14 @@ impl Shared {
     pub fn send(&self, frame: Frame) -> Result<(), Refused> {
         let waits = self.outbox.send(frame)?;
         if waits {
+            add(&self.stats.queued, 1);
+        }
+        Ok(())
+    }
+
+    /// Sends credit for a call's payload; see [`Outbox::send_credit`].
+    pub fn send_credit(&self, to: &Subject, credit: Credit) -> Result<(), Refused> {
+        if self.outbox.send_credit(to, credit)? {
             add(&self.stats.queued, 1);
         }
         Ok(())

@@ -23,7 +23,7 @@ pub struct BusStats {
     pub late_replies: AtomicU64,
     /// Messages that could not be decoded.
     pub malformed: AtomicU64,
-    /// Progress and log frames left out because their reader was slow.
+    /// Progress and log frames left out because their reader or the connection was slow.
     pub notices_dropped: AtomicU64,
     /// Requests and replies that the client library dropped because a subscription was full.
     pub slow_consumer: AtomicU64,

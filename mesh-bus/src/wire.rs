@@ -3,7 +3,7 @@
 use async_nats::Subject;
 use bytes::Bytes;
 use mesh_proto::common;
-use mesh_proto::control::{NodeCall, NodeRequest, node_request};
+use mesh_proto::control::{NodeCall, NodeReply, NodeRequest, node_reply, node_request};
 use prost::Message;
 
 use crate::outbox::{Frame, Sender};
@@ -29,6 +29,7 @@ fn follow_up(live: &Live, index: usize, reply: Subject, body: node_request::Body
             call_id: live.call_id,
             begins: false,
         }),
+        credit: None,
     }
 }
 
@@ -47,6 +48,7 @@ pub(crate) fn call(ticket: &Ticket, instance: Bytes, call: common::Call) -> Fram
             call_id: ticket.call_id,
             begins: true,
         }),
+        credit: None,
     }
 }
 
@@ -84,5 +86,17 @@ pub(crate) fn cancel(live: &Live, reply: Subject, reason: &str) -> Frame {
         reply: Some(reply),
         payload: encode(live.call_id, node_request::Body::Cancel(cancel)),
         sender: None,
+        credit: None,
     }
+}
+
+/// A node takes more of a payload; 0 says that it knows the call.
+pub(crate) fn credit_reply(call_id: u64, chunks: u32) -> Bytes {
+    let credit = common::Credit { chunks };
+    let reply = NodeReply {
+        call_id,
+        body: Some(node_reply::Body::Credit(credit)),
+        chunks_before: 0,
+    };
+    reply.encode_to_vec().into()
 }
