@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::feed::Feed;
 use crate::handle::{Input, ToAgent};
+use crate::joining::Joining;
 use crate::metrics::CoordinatorMetrics;
 use crate::store::{self, Follow, Store};
 
@@ -42,6 +43,8 @@ pub(crate) struct Actor<S> {
     pub(crate) metrics: CoordinatorMetrics,
     /// Whether the registry is loaded and current.
     pub(crate) ready: ReadyLatch,
+    /// Whether agents and followers may join.
+    pub(crate) joining: Joining,
     /// How often the engine is told that time has passed.
     pub(crate) tick: Duration,
 }
@@ -234,6 +237,7 @@ impl<S: Store> Running<S> {
     fn show(&mut self) {
         let engine = &self.actor.engine;
         self.actor.metrics.set(&engine.counts(), engine.revision());
+        self.actor.joining.set(engine.store());
         let why = match engine.store() {
             StoreState::Current => engine.held_back(),
             StoreState::Starting => Some(

@@ -25,6 +25,7 @@ use tonic::{Status, Streaming};
 
 use crate::feed::Feed;
 use crate::handle::Handle;
+use crate::joining::Joining;
 use crate::metrics::CoordinatorMetrics;
 
 /// Time until a stream's first message.
@@ -49,6 +50,7 @@ pub(crate) struct Services {
     pub(crate) lease: Duration,
     pub(crate) handle: Handle,
     pub(crate) feed: Feed,
+    pub(crate) joining: Joining,
     pub(crate) metrics: CoordinatorMetrics,
     /// Owner of the streams' tasks; its token ends them.
     pub(crate) tasks: Tasks,

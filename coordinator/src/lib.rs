@@ -10,6 +10,7 @@ mod config;
 mod feed;
 mod grpc;
 mod handle;
+mod joining;
 mod metrics;
 mod run;
 mod store;

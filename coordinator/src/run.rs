@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::feed::Feed;
 use crate::grpc::{Services, routes, stop_serving};
 use crate::handle::Handle;
+use crate::joining::Joining;
 use crate::metrics::CoordinatorMetrics;
 use crate::store::{Follow, Store};
 
@@ -107,6 +108,7 @@ impl Running {
         };
         let (handle, inputs) = Handle::new();
         let feed = Feed::new();
+        let joining = Joining::new();
         let metrics = CoordinatorMetrics::new(&context.metrics);
         let (accept_stop, actor_stop) = (CancellationToken::new(), CancellationToken::new());
         let streams = context.tasks.child();
@@ -117,6 +119,7 @@ impl Running {
             lease: settings.lease.get(),
             handle,
             feed: feed.clone(),
+            joining: joining.clone(),
             metrics: metrics.clone(),
             tasks: streams.clone(),
         };
@@ -129,6 +132,7 @@ impl Running {
             feed,
             metrics,
             ready,
+            joining,
             tick: tick(config),
         };
         let deciding = actor.run(follower, actor_stop.clone());

@@ -63,6 +63,7 @@ impl Services {
             _ => return Err(violation("the first frame of a session is a hello")),
         };
         let (node, table) = self.check_hello(hello)?;
+        self.joining.may_join().await?;
         tracing::info!(node = %node.node, generation = %node.generation, "an agent joins");
         let OpenSession { id, from_actor } = self.handle.open(node.clone(), table).await?;
         let (refuse, refused) = mpsc::channel(REFUSED);

@@ -45,6 +45,7 @@ impl Services {
             _ => return Err(violation("the first message is a hello")),
         };
         self.check_mesh(&hello.mesh)?;
+        self.joining.may_join().await?;
         let name: String = hello.name.chars().take(80).collect();
         tracing::info!(follower = name, "the table is followed");
         let _following = self.metrics.following();

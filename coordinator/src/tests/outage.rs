@@ -1,6 +1,7 @@
 //! The store's outages and restarts of the coordinator.
 
 use super::*;
+use futures::FutureExt;
 use mesh_proto::admin::DisablePluginRequest;
 
 async fn disable(bench: &Bench) -> Result<(), String> {
@@ -71,11 +72,12 @@ async fn without_the_store_the_table_is_served_changes_are_refused_and_it_recove
 }
 
 #[tokio::test]
-async fn before_the_store_was_ever_reached_questions_say_so_and_agents_may_join() {
+async fn before_the_store_was_ever_reached_questions_say_so_and_agents_wait_for_it() {
     let memory = Memory::new();
     memory.lose();
     let bench = Bench::over(memory, |_| {}).await;
-    let agent = bench.agent("a", 7).await;
+    let mut agent = Agent::open(bench.channel.clone()).await;
+    agent.hello("default", "a", 7).await;
     agent.announce(vec![ready(1, "time", &[])]).await;
     let listed = bench
         .admin()
@@ -88,9 +90,63 @@ async fn before_the_store_was_ever_reached_questions_say_so_and_agents_may_join(
     );
     assert!(!readiness(&bench).0);
     bench.memory.find();
+    let welcome = agent.next().await;
+    assert!(
+        matches!(welcome, Ok(coordinator_frame::Body::Welcome(_))),
+        "{welcome:?}"
+    );
     until_ready(&bench, true).await;
     bench.until("time", InstanceState::Active).await;
     bench.stop().await;
+}
+
+/// How joining and following begin.
+async fn join_and_follow(bench: &Bench, node: &str) -> [Result<(), String>; 2] {
+    let mut agent = Agent::open(bench.channel.clone()).await;
+    agent.hello("default", node, 7).await;
+    let mut gateway = table::Gateway::open(bench, "default", None).await;
+    let (joined, followed) = tokio::join!(agent.next(), gateway.next());
+    [
+        joined.map(|_| ()).map_err(|error| error.to_string()),
+        followed.map(|_| ()),
+    ]
+}
+
+#[tokio::test]
+async fn while_the_store_stays_out_of_reach_nobody_new_may_join_and_who_is_here_stays() {
+    let never = Memory::new();
+    never.lose();
+    let never = Bench::over(never, |_| {}).await;
+    let lost = Bench::start().await;
+    let mut here = lost.agent("here", 7).await;
+    here.announce(vec![ready(1, "time", &[])]).await;
+    lost.until("time", InstanceState::Active).await;
+    lost.memory.lose();
+    until_ready(&lost, false).await;
+    tokio::time::sleep(Duration::from_millis(5_200)).await;
+    for (bench, text) in [(&never, "has not reached"), (&lost, "has lost")] {
+        for refused in join_and_follow(bench, "new").await {
+            let error = refused.unwrap_err();
+            assert!(
+                error.starts_with("disconnected: this coordinator "),
+                "{error}"
+            );
+            assert!(error.contains(text), "{error}");
+            assert!(error.contains("another coordinator"), "{error}");
+        }
+    }
+    lost.until("time", InstanceState::Active).await;
+    lost.memory.find();
+    until_ready(&lost, true).await;
+    for joined in join_and_follow(&lost, "new").await {
+        assert_eq!(joined, Ok(()));
+    }
+    here.report(ready(2, "other", &[])).await;
+    lost.until("other", InstanceState::Active).await;
+    let unheard = here.next_but_table().now_or_never();
+    assert!(unheard.is_none(), "{unheard:?}");
+    never.stop().await;
+    lost.stop().await;
 }
 
 #[tokio::test]

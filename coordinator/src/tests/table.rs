@@ -7,13 +7,13 @@ use mesh_proto::control::{
     Revision, TableFeedHello, TableFeedRequest, TableFeedResponse, table_feed_request,
 };
 
-struct Gateway {
+pub(super) struct Gateway {
     requests: mpsc::Sender<TableFeedRequest>,
     updates: Streaming<TableFeedResponse>,
 }
 
 impl Gateway {
-    async fn open(bench: &Bench, mesh: &str, table: Option<Revision>) -> Self {
+    pub(super) async fn open(bench: &Bench, mesh: &str, table: Option<Revision>) -> Self {
         let (requests, receiver) = mpsc::channel(4);
         let mut client = TableFeedClient::new(bench.channel.clone());
         let updates = client
@@ -35,7 +35,7 @@ impl Gateway {
         self.requests.send(TableFeedRequest { body }).await.unwrap();
     }
 
-    async fn next(&mut self) -> Result<control::TableUpdate, String> {
+    pub(super) async fn next(&mut self) -> Result<control::TableUpdate, String> {
         match tokio::time::timeout(PATIENCE, self.updates.message())
             .await
             .expect("in time")
