@@ -136,11 +136,12 @@ impl StreamTask {
         let Some(session) = state.sessions.get(self.key) else {
             return;
         };
+        let due = session.machine.take_upload_credit(id, chunks);
         match session.machine.call(id).map(|call| &call.reply) {
             Some(ReplyPath::Bus(caller)) => {
-                let credit = common::Credit { chunks };
+                let credit = common::Credit { chunks: due };
                 // 0 has a meaning of its own on the bus.
-                if chunks > 0 {
+                if due > 0 {
                     plane.bus_reply(caller, node_reply::Body::Credit(credit));
                 }
             }

@@ -11,7 +11,7 @@ use futures::stream::FuturesUnordered;
 use mesh_core::call::Caller;
 use mesh_core::capability::Capability;
 use mesh_core::error::{ErrorCode, MeshError, Place};
-use mesh_core::id::PluginName;
+use mesh_core::id::{NodeId, PluginName};
 use mesh_core::manifest::Manifest;
 use mesh_core::version::Requirement;
 use mesh_proto::common;
@@ -38,6 +38,7 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(super) struct OwnCalls {
     router: Router,
     out: OutQueue,
+    node: Arc<str>,
     running: FuturesUnordered<Abortable<BoxFuture<'static, u64>>>,
     handles: HashMap<u64, Handle>,
 }
@@ -48,10 +49,11 @@ struct Handle {
 }
 
 impl OwnCalls {
-    pub(super) fn new(router: Router, out: OutQueue) -> Self {
+    pub(super) fn new(router: Router, out: OutQueue, node: &NodeId) -> Self {
         Self {
             router,
             out,
+            node: node.as_str().into(),
             running: FuturesUnordered::new(),
             handles: HashMap::new(),
         }
@@ -64,6 +66,7 @@ impl OwnCalls {
         let answer = Answer {
             id,
             out: self.out.clone(),
+            node: Arc::clone(&self.node),
             credit: Arc::clone(&credit),
             deadline,
             sequence: 0,
@@ -110,6 +113,7 @@ impl OwnCalls {
 struct Answer {
     id: u64,
     out: OutQueue,
+    node: Arc<str>,
     credit: Arc<Semaphore>,
     deadline: Instant,
     sequence: u64,
@@ -123,7 +127,13 @@ impl Answer {
                 payload: output.payload,
                 content_type: output.content_type,
             })),
-            Err(error) => self.out.push(error_frame(self.id, error.into())),
+            Err(mut error) => {
+                // Never without a place: a plugin that passes it on would seem to speak of itself.
+                if error.place.node.is_empty() {
+                    self.node.as_ref().clone_into(&mut error.place.node);
+                }
+                self.out.push(error_frame(self.id, error.into()));
+            }
         }
         self.id
     }

@@ -88,7 +88,7 @@ pub(crate) fn open(
         key,
         streams: streams.clone(),
         peer: peer.to_string(),
-        own: OwnCalls::new(streams.router.clone(), out.clone()),
+        own: OwnCalls::new(streams.router.clone(), out.clone(), streams.plane.node()),
         out,
         stop,
         actions: Vec::new(),

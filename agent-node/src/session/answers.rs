@@ -1,6 +1,6 @@
 //! What a plugin answers to calls of the host.
 
-use mesh_core::error::ErrorCode;
+use mesh_core::error::{ErrorCode, Place};
 use mesh_proto::common;
 
 use super::action::{Action, Answer};
@@ -62,6 +62,9 @@ impl<C> Machine<C> {
             ))
         } else if call.credit == 0 {
             Some("more chunks came than Credit frames allow".to_owned())
+        } else if chunk.fragment && chunk.payload.is_empty() {
+            // They would gather at the caller without ever reaching the bound on bytes.
+            Some("a fragment of the answer is empty: leave it out".to_owned())
         } else {
             None
         };
@@ -168,12 +171,25 @@ impl<C> Machine<C> {
         wire_error(ErrorCode::PluginFailed, text, &self.place)
     }
 
-    /// Says where a plugin's own error happened, and gives it a code if it has none.
+    /// Says where a plugin's own error happened. Its code is what others decide by whether the call may
+    /// be sent again, so it must be the plugin's own word about this call, and one that is its to say.
+    ///
+    /// An error that names another place was told to the plugin about a call of its own: what was not
+    /// processed then is that call, not this one.
     fn placed(&self, mut error: common::Error) -> common::Error {
-        if error.code == 0 {
+        let unplaced = error.instance.is_empty()
+            && error.plugin.is_empty()
+            && error.version.is_empty()
+            && error.node.is_empty();
+        let own = unplaced || error.instance == self.place.instance;
+        if !own || !may_say(error.code) {
+            if error.code != 0 && error.details.is_empty() {
+                let said = ErrorCode::from_number(error.code).name();
+                error.details = format!(r#"{{"code":"{said}"}}"#).into();
+            }
             error.code = ErrorCode::PluginFailed.number();
         }
-        if error.plugin.is_empty() && error.instance.is_empty() {
+        if unplaced {
             error.plugin.clone_from(&self.place.plugin);
             error.version.clone_from(&self.place.version);
             error.instance.clone_from(&self.place.instance);
@@ -184,6 +200,34 @@ impl<C> Machine<C> {
 
     /// The answer to a call of the plugin that can't be carried out.
     pub(crate) fn own_error(&self, id: u64, code: ErrorCode, text: impl Into<String>) -> Action<C> {
-        Action::Send(error_frame(id, wire_error(code, text, &self.place)))
+        // The node alone: the plugin may pass it on as the end of a call that it works on, and its own
+        // instance there would mean that it never took that call.
+        let place = Place {
+            node: self.place.node.clone(),
+            ..Place::default()
+        };
+        Action::Send(error_frame(id, wire_error(code, text, &place)))
     }
+}
+
+/// Codes that are a plugin's to say about a call that it was given. The others are the mesh's: a plugin
+/// can't know that its instance is gone, or that a manifest of another is wrong.
+fn may_say(code: i32) -> bool {
+    matches!(
+        ErrorCode::from_number(code),
+        ErrorCode::InvalidArgument
+            | ErrorCode::NotFound
+            | ErrorCode::NoProvider
+            | ErrorCode::Unavailable
+            | ErrorCode::Overloaded
+            | ErrorCode::Draining
+            | ErrorCode::OutcomeUnknown
+            | ErrorCode::DeadlineExceeded
+            | ErrorCode::Expired
+            | ErrorCode::Cancelled
+            | ErrorCode::TooLarge
+            | ErrorCode::Unsupported
+            | ErrorCode::PermissionDenied
+            | ErrorCode::PluginFailed
+    ) && code != 0
 }

@@ -30,6 +30,8 @@ pub(crate) struct HostCall<C> {
     pub(crate) data: C,
     /// The sequence that the next chunk of the caller must have; `None`: the payload is whole.
     pub(super) upload_next: Option<u64>,
+    /// Chunks of the payload that the plugin took by Credit frames.
+    pub(super) upload_taken: u64,
     /// The sequence that the next chunk of the answer must have.
     pub(super) answer_next: u64,
     /// Chunks of the answer that the plugin may still send.
@@ -96,6 +98,7 @@ impl<C> Machine<C> {
             HostCall {
                 data,
                 upload_next: uploading.then_some(0),
+                upload_taken: 0,
                 answer_next: 0,
                 credit: u64::from(INITIAL_CREDIT),
                 fragment_bytes: 0,
@@ -128,6 +131,21 @@ impl<C> Machine<C> {
         }
         call.upload_next = (!chunk.last).then_some(next + 1);
         None
+    }
+
+    /// The plugin takes more chunks of a payload: how many of them its caller may send. A plugin can take
+    /// only what was sent to it, so that it can't flood its caller with credit.
+    pub(crate) fn take_upload_credit(&mut self, id: u64, chunks: u32) -> u32 {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return 0;
+        };
+        let Some(sent) = call.upload_next else {
+            return 0;
+        };
+        let left = sent.saturating_sub(call.upload_taken);
+        let taken = u64::from(chunks).min(left);
+        call.upload_taken += taken;
+        u32::try_from(taken).unwrap_or(u32::MAX)
     }
 
     /// A caller takes more chunks of the answer. False: no such call runs.

@@ -1,6 +1,6 @@
 //! The plugin's own calls: odd ids. Payloads that come in parts are put together here.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use mesh_core::error::ErrorCode;
 use mesh_proto::common;
 use mesh_proto::plugin::{HostFrame, host_frame};
@@ -27,9 +27,11 @@ enum OwnCall {
 #[derive(Debug)]
 struct Upload {
     call: common::Call,
-    parts: Vec<Bytes>,
-    bytes: usize,
+    /// All parts in one piece: many small ones would keep many times their bytes.
+    payload: BytesMut,
     next: u64,
+    /// Chunks that the plugin may still send.
+    credit: u32,
     /// Chunks that were taken since the last Credit.
     taken: u32,
 }
@@ -63,7 +65,7 @@ impl OwnCalls {
         match self.calls.remove(&id) {
             Some(OwnCall::Running) => true,
             Some(OwnCall::Uploading(upload)) => {
-                self.bytes -= upload.bytes;
+                self.bytes -= upload.payload.len();
                 self.calls.insert(id, OwnCall::Discarding);
                 false
             }
@@ -92,35 +94,26 @@ impl Upload {
             );
             return Err((ErrorCode::ProtocolViolation, text));
         }
+        if self.credit == 0 {
+            let text = "more chunks of the payload came than Credit frames allow".to_owned();
+            return Err((ErrorCode::ProtocolViolation, text));
+        }
+        if chunk.payload.is_empty() && !chunk.last {
+            let text = "a chunk of the payload is empty and not the last: leave it out".to_owned();
+            return Err((ErrorCode::ProtocolViolation, text));
+        }
         self.next += 1;
-        self.bytes = self.bytes.saturating_add(chunk.payload.len());
-        if self.bytes > MAX_PAYLOAD_BYTES {
+        self.credit -= 1;
+        if self.payload.len().saturating_add(chunk.payload.len()) > MAX_PAYLOAD_BYTES {
             let text = format!(
                 "the payload is larger than {} MiB, which is the most that a call takes",
                 MAX_PAYLOAD_BYTES >> 20
             );
             return Err((ErrorCode::TooLarge, text));
         }
-        self.parts.push(chunk.payload);
+        self.payload.extend_from_slice(&chunk.payload);
         self.taken += 1;
         Ok(())
-    }
-
-    fn whole(self) -> (common::Call, Bytes) {
-        let mut parts = self.parts.into_iter();
-        let payload = match (parts.next(), parts.len()) {
-            (None, _) => Bytes::new(),
-            (Some(only), 0) => only,
-            (Some(first), _) => {
-                let mut all = BytesMut::with_capacity(self.bytes);
-                all.extend_from_slice(&first);
-                for part in parts {
-                    all.extend_from_slice(&part);
-                }
-                all.freeze()
-            }
-        };
-        (self.call, payload)
     }
 }
 
@@ -147,7 +140,8 @@ impl<C> Machine<C> {
         }
         self.own.last_id = self.own.last_id.max(id);
         if let Some((code, text)) = self.cannot_begin(&call) {
-            if call.more {
+            // Its chunks are on their way; beyond this bound each of them is refused.
+            if call.more && self.own.calls.len() < 2 * MAX_OWN_CALLS {
                 self.own.calls.insert(id, OwnCall::Discarding);
             }
             return out.push(self.own_error(id, code, text));
@@ -163,9 +157,9 @@ impl<C> Machine<C> {
         }
         self.own.bytes += first.len();
         let upload = Upload {
-            bytes: first.len(),
-            parts: vec![first],
+            payload: first.into(),
             next: 0,
+            credit: INITIAL_CREDIT,
             taken: 0,
             call,
         };
@@ -221,12 +215,12 @@ impl<C> Machine<C> {
                 body: Some(host_frame::Body::Credit(common::Credit { chunks: grant })),
             })),
             Step::Whole(upload) => {
-                let (call, payload) = upload.whole();
+                let Upload { call, payload, .. } = *upload;
                 self.own.calls.insert(id, OwnCall::Running);
                 out.push(Action::OwnCall {
                     id,
                     call: Box::new(call),
-                    payload,
+                    payload: payload.freeze(),
                 });
             }
             Step::Broken(code, text) => {
@@ -246,7 +240,7 @@ impl<C> Machine<C> {
         let running = match self.own.calls.remove(&id) {
             Some(OwnCall::Running) => true,
             Some(OwnCall::Uploading(upload)) => {
-                self.own.bytes -= upload.bytes;
+                self.own.bytes -= upload.payload.len();
                 false
             }
             // It was answered already, and no more chunks will come.
@@ -268,19 +262,19 @@ impl<C> Machine<C> {
 impl OwnCalls {
     /// Takes one chunk of an upload; puts the upload back unless it is over.
     fn step(&mut self, id: u64, mut upload: Box<Upload>, chunk: common::Chunk) -> Step {
-        let (before, last) = (upload.bytes, chunk.last);
+        let (before, last) = (upload.payload.len(), chunk.last);
         let taken = upload.take(chunk);
         if let Err((code, text)) = taken {
             self.bytes -= before;
             return Step::Broken(code, text);
         }
-        self.bytes += upload.bytes - before;
+        self.bytes += upload.payload.len() - before;
         if last {
-            self.bytes -= upload.bytes;
+            self.bytes -= upload.payload.len();
             return Step::Whole(upload);
         }
         if self.bytes > MAX_OWN_UPLOAD_BYTES {
-            self.bytes -= upload.bytes;
+            self.bytes -= upload.payload.len();
             let text = format!(
                 "the payloads that the plugin is sending exceed {} MiB together; send fewer at a time",
                 MAX_OWN_UPLOAD_BYTES >> 20
@@ -288,6 +282,7 @@ impl OwnCalls {
             return Step::Broken(ErrorCode::Overloaded, text);
         }
         let grant = if upload.taken >= INITIAL_CREDIT / 2 {
+            upload.credit += upload.taken;
             std::mem::take(&mut upload.taken)
         } else {
             0

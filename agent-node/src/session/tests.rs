@@ -16,6 +16,9 @@ use mesh_proto::plugin::{self, HostFrame, PluginFrame, host_frame, plugin_frame:
 use super::limits::{INITIAL_CREDIT, MAX_OWN_CALLS, MAX_PAYLOAD_BYTES};
 use super::{Action, HealthChange, Machine, Stage};
 
+mod bounds;
+mod codes;
+
 type Session = Machine<&'static str>;
 
 fn frame(id: u64, body: Body) -> Inbound<PluginFrame> {
@@ -285,27 +288,6 @@ fn a_gap_or_a_chunk_beyond_credit_ends_the_call_for_both_sides() {
 }
 
 #[test]
-fn fragments_beyond_the_largest_payload_end_the_call() {
-    let mut session = ready();
-    let id = session.begin("one", false);
-    session.grant(id, 100_000);
-    let part = 200 * 1024;
-    let mut ended = false;
-    for sequence in 0..=(MAX_PAYLOAD_BYTES / part) as u64 {
-        let fragment = common::Chunk {
-            fragment: true,
-            ..chunk(sequence, part, false)
-        };
-        let actions = send(&mut session, id, Body::Chunk(fragment));
-        ended = actions
-            .iter()
-            .any(|action| matches!(action, Action::Ended { end: Err(_), .. }));
-    }
-    assert!(ended);
-    assert_eq!(session.in_flight(), 0);
-}
-
-#[test]
 fn a_frame_that_cannot_be_read_ends_the_call_that_it_was_about() {
     for (inbound, code) in [
         (
@@ -459,35 +441,6 @@ fn a_gap_in_an_own_payload_ends_the_call_once_and_the_rest_is_dropped() {
         text.contains("no call of id 1 awaits more payload"),
         "{text}"
     );
-}
-
-#[test]
-fn an_own_payload_beyond_the_largest_is_refused_early() {
-    let mut session = ready();
-    send(&mut session, 1, own_call(b"a", true));
-    let part = 200 * 1024;
-    let mut code = None;
-    for sequence in 0..=(MAX_PAYLOAD_BYTES / part) as u64 {
-        let actions = send(&mut session, 1, Body::Chunk(chunk(sequence, part, false)));
-        code = code.or(actions.iter().find_map(error_of).map(|error| error.1));
-    }
-    assert_eq!(code, Some(ErrorCode::TooLarge));
-}
-
-#[test]
-fn too_many_own_calls_are_shed() {
-    let mut session = ready();
-    for number in 0..MAX_OWN_CALLS as u64 {
-        send(&mut session, number * 2 + 1, own_call(b"", false));
-    }
-    let actions = send(&mut session, 99_999, own_call(b"", false));
-    let (id, code, _) = error_of(&actions[0]).unwrap();
-    assert_eq!((id, code), (99_999, ErrorCode::Overloaded));
-    session.own_ended(1);
-    assert!(matches!(
-        send(&mut session, 99_999, own_call(b"", false)).as_slice(),
-        [Action::OwnCall { .. }]
-    ));
 }
 
 #[test]
