@@ -11,6 +11,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use mesh_core::error::MeshError;
+use mesh_core::id::InstanceId;
+use mesh_core::table::TableUpdate;
 use mesh_engine::engine::{
     Command, Engine, Event, Outcome, RequestId, SessionId, StoreState, WriteId,
 };
@@ -26,6 +28,7 @@ use crate::handle::{Input, ToAgent};
 use crate::joining::Joining;
 use crate::metrics::CoordinatorMetrics;
 use crate::store::{self, Follow, Store};
+use crate::transitions;
 
 /// Writes that run at once; further ones wait, one per key.
 const WRITES: usize = 128;
@@ -175,7 +178,7 @@ impl<S: Store> Running<S> {
                 value,
                 expected,
             } => self.waiting.push_back(((write, key), value, expected)),
-            Command::Publish(update) => self.actor.feed.publish(update),
+            Command::Publish(update) => self.publish(update),
             Command::Welcome { session } => self.send(session, ToAgent::Welcome),
             Command::AskAnnounce { session } => self.send(session, ToAgent::AskAnnounce),
             Command::Reject {
@@ -205,6 +208,16 @@ impl<S: Store> Running<S> {
             }
             Command::Warn(text) => tracing::warn!("{text}"),
         }
+    }
+
+    fn publish(&mut self, update: TableUpdate) {
+        let present = update.instances.iter().map(|route| route.instance);
+        let gone = update.removed_instances.iter().copied();
+        let changed: Vec<InstanceId> = present.chain(gone).collect();
+        let feed = &self.actor.feed;
+        let before = feed.table();
+        feed.publish(update);
+        transitions::log(&before, &feed.table(), &changed);
     }
 
     /// Queues something for an agent. One that takes nothing loses its session, which its stream

@@ -63,6 +63,11 @@ impl Feed {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The table as it was published last.
+    pub(crate) fn table(&self) -> Table {
+        self.kept().table.clone()
+    }
+
     /// Publishes a change.
     pub(crate) fn publish(&self, update: TableUpdate) {
         let mut kept = self.kept();

@@ -14,6 +14,7 @@ mod joining;
 mod metrics;
 mod run;
 mod store;
+mod transitions;
 
 pub use config::{Config, DEFAULT_ADMIN_PORT, DEFAULT_PORT, RunConfig};
 pub use run::{RunError, run};
