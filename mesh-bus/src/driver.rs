@@ -167,7 +167,8 @@ async fn sweep(shared: &Shared) {
             () = sleep_until(shared.instant(due) + SWEEP), if due != u64::MAX => {}
         }
         let now = shared.micros(Instant::now());
-        shared.slots().sweep(now, &mut effects);
+        let up = shared.is_up();
+        shared.slots().sweep(now, up, &mut effects);
         shared.carry_out(&mut effects);
     }
 }

@@ -12,6 +12,7 @@ use mesh_proto::control::{NodeReply, node_reply};
 
 use crate::config::BusLimits;
 use crate::event::{CallEvent, CallOutput};
+use crate::wire;
 
 /// Progress and log events that wait for a slow caller; later ones are left out and counted.
 const MAX_NOTICES: usize = 256;
@@ -26,9 +27,18 @@ pub(crate) const GRACE_US: u64 = 1_000_000;
 /// How often a node that can't be reached is asked again within the grace.
 const ASK_AGAIN_US: u64 = 200_000;
 
-/// After how long in flight a call's node is asked for a sign of life; doubles up to the longest.
+/// After how long in flight a call's node is asked for a sign of life; then again after the longest.
 const FIRST_ASK_US: u64 = 1_000_000;
-const LONGEST_ASK_US: u64 = 8_000_000;
+const LONGEST_ASK_US: u64 = 2_000_000;
+
+/// How long the answer to a question may take. Agents answer at once, however busy the plugin is.
+const ANSWER_US: u64 = 1_000_000;
+
+/// How many questions in a row a node may leave unanswered before it is taken for silent.
+const QUESTIONS: u8 = 2;
+
+/// When this process looks so much too late, answers may have come that it has not read yet.
+const LATE_US: u64 = 250_000;
 
 /// Where a call goes.
 #[derive(Debug, Clone)]
@@ -70,6 +80,11 @@ pub(crate) struct Live {
     ask_wait: u64,
     /// The node was asked before.
     asked: bool,
+    /// Questions since the last sign of life.
+    unanswered: u8,
+    /// What was sent to oneself along with the last question has come back: the broker passes
+    /// messages on, so that silence is the node's.
+    echoed: bool,
     /// Set while the node can't be reached: without a sign of life until then, the outcome is unknown.
     verify_by: u64,
     pub upload: Option<Upload>,
@@ -118,6 +133,15 @@ pub(crate) enum Step {
     Abandoned,
 }
 
+/// Who is asked for a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Nobody,
+    Node,
+    /// The node, and this process itself: does the broker pass anything on?
+    NodeAndSelf,
+}
+
 impl Live {
     pub fn new(
         call_id: u64,
@@ -135,6 +159,8 @@ impl Live {
             ask_at: now + FIRST_ASK_US,
             ask_wait: FIRST_ASK_US,
             asked: false,
+            unanswered: 0,
+            echoed: false,
             verify_by: u64::MAX,
             upload: None,
             uploads: false,
@@ -220,22 +246,47 @@ impl Live {
     }
 
     /// Whether it is time to ask the node for a sign of life; the next time is then set.
-    pub fn asks(&mut self, now: u64) -> bool {
+    pub fn asks(&mut self, now: u64) -> Ask {
         if self.ended || self.ask_at > now {
-            return false;
+            return Ask::Nobody;
         }
         self.asked = true;
-        let reachable = self.verify_by == u64::MAX;
-        if reachable {
-            self.ask_wait = (self.ask_wait * 2).min(LONGEST_ASK_US);
+        if self.verify_by != u64::MAX {
+            self.ask_at = now + ASK_AGAIN_US;
+            return Ask::Node;
         }
-        self.ask_at = now
-            + if reachable {
-                self.ask_wait
-            } else {
-                ASK_AGAIN_US
-            };
-        true
+        self.ask_at = now + ANSWER_US;
+        self.echoed = false;
+        self.unanswered = (self.unanswered + 1).min(QUESTIONS);
+        if self.unanswered < QUESTIONS {
+            self.ask_wait = (self.ask_wait * 2).min(LONGEST_ASK_US);
+            Ask::Node
+        } else {
+            Ask::NodeAndSelf
+        }
+    }
+
+    /// There is no connection: the question is put off. Once it is back, all calls are verified.
+    pub fn asks_later(&mut self, now: u64) {
+        if self.ask_at <= now {
+            self.ask_at = now + FIRST_ASK_US;
+        }
+    }
+
+    /// What was sent to oneself came back; the node has as long as ever to answer.
+    fn on_echo(&mut self, now: u64) {
+        if self.unanswered >= QUESTIONS {
+            self.echoed = true;
+            self.ask_at = now + ANSWER_US;
+        }
+    }
+
+    /// Whether the node has left too many questions unanswered that the broker could deliver.
+    pub fn is_silent(&self, now: u64) -> bool {
+        self.echoed
+            && self.unanswered >= QUESTIONS
+            && self.verify_by == u64::MAX
+            && (self.ask_at..self.ask_at + LATE_US).contains(&now)
     }
 
     /// Frames may have been lost: the node is asked at once, and has until the end of the grace to
@@ -243,6 +294,7 @@ impl Live {
     pub fn verify(&mut self, now: u64) {
         self.verify_by = self.verify_by.min(now + GRACE_US);
         self.ask_at = now;
+        self.unanswered = 0;
         self.credit_lost |= self.frames > 1;
     }
 
@@ -288,6 +340,10 @@ impl Live {
         if self.ended {
             return Step::On;
         }
+        if wire::is_echo(&reply) {
+            self.on_echo(now);
+            return Step::On;
+        }
         self.on_sign_of_life(now, limits);
         match reply.body {
             Some(Body::Result(result)) => self.on_result(result, reply.chunks_before, limits),
@@ -320,6 +376,10 @@ impl Live {
 
     fn on_sign_of_life(&mut self, now: u64, limits: &BusLimits) {
         self.heard = true;
+        if self.unanswered > 0 {
+            self.unanswered = 0;
+            self.ask_at = now + self.ask_wait;
+        }
         if self.verify_by == u64::MAX || self.is_fragile() {
             return;
         }

@@ -19,7 +19,7 @@ use prost::Message as _;
 use crate::config::BusLimits;
 use crate::event::CallOutput;
 use crate::outbox::Frame;
-use crate::slot::{Live, Step, Target, Upload};
+use crate::slot::{Ask, Live, Step, Target, Upload};
 use crate::wire;
 
 /// Slots in the low bits of a token, how often it was renewed in the high ones.
@@ -328,8 +328,8 @@ impl Slots {
         self.renew(index);
     }
 
-    /// Does what is due at `now`: ends calls, asks after calls.
-    pub fn sweep(&mut self, now: u64, effects: &mut Effects) {
+    /// Does what is due at `now`: ends calls, asks after calls if there is a connection.
+    pub fn sweep(&mut self, now: u64, up: bool, effects: &mut Effects) {
         let ripe: Vec<usize> = (self.due.iter().enumerate())
             .filter(|(_, due)| **due <= now)
             .map(|(index, _)| index)
@@ -353,11 +353,28 @@ impl Slots {
                                and the node gave no sign of it afterwards";
                 let error = live.error(ErrorCode::OutcomeUnknown, message);
                 self.abandon(index, Err(error), "the connection was lost", effects);
+            } else if up && live.is_silent(now) {
+                effects.unknown += 1;
+                let message = format!(
+                    "the node {} is silent: it answered none of the last questions after the call; \
+                     is its agent running, and reachable?",
+                    live.target.node
+                );
+                let error = live.error(ErrorCode::OutcomeUnknown, message);
+                self.abandon(index, Err(error), "the node is silent", effects);
             } else {
-                if live.asks(now) {
-                    effects
-                        .send
-                        .push(wire::credit(live, index, slot.reply.clone(), 0));
+                let ask = if up {
+                    live.asks(now)
+                } else {
+                    live.asks_later(now);
+                    Ask::Nobody
+                };
+                let send = &mut effects.send;
+                if ask != Ask::Nobody {
+                    send.push(wire::credit(live, index, slot.reply.clone(), 0));
+                }
+                if ask == Ask::NodeAndSelf {
+                    send.push(wire::echo(live, index, slot.reply.clone()));
                 }
                 if let Some(due) = self.due.get_mut(index) {
                     *due = live.due();

@@ -76,6 +76,31 @@ pub(crate) fn credit(live: &Live, index: usize, reply: Subject, chunks: u32) -> 
     follow_up(live, index, reply, node_request::Body::Credit(credit))
 }
 
+/// Marks what a caller sends to itself; no node sends it.
+const ECHO: u64 = u64::MAX;
+
+/// A message to the caller itself: it comes back if the broker passes messages on.
+pub(crate) fn echo(live: &Live, index: usize, reply: Subject) -> Frame {
+    let echo = NodeReply {
+        call_id: live.call_id,
+        body: None,
+        chunks_before: ECHO,
+    };
+    Frame {
+        sender: Some(Sender {
+            index,
+            call_id: live.call_id,
+            begins: false,
+        }),
+        ..Frame::to(&reply, echo.encode_to_vec())
+    }
+}
+
+/// Whether a reply is an [`echo`].
+pub(crate) fn is_echo(reply: &NodeReply) -> bool {
+    reply.body.is_none() && reply.chunks_before == ECHO
+}
+
 /// The caller no longer wants the answer. It survives a disconnect: better late than never.
 pub(crate) fn cancel(live: &Live, reply: Subject, reason: &str) -> Frame {
     let cancel = common::Cancel {

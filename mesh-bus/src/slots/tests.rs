@@ -73,7 +73,7 @@ fn nobody(slots: &mut Slots, reply: &Subject, now: u64) -> Effects {
 
 fn sweep(slots: &mut Slots, now: u64) -> Effects {
     let mut effects = Effects::default();
-    slots.sweep(now, &mut effects);
+    slots.sweep(now, true, &mut effects);
     effects
 }
 
@@ -216,6 +216,96 @@ fn a_node_that_cant_be_reached_has_a_second_and_is_asked_meanwhile() {
     now += SECOND;
     assert_eq!(sweep(&mut slots, now).unknown, 1);
     assert_eq!(error(&mut slots, &call), Some(ErrorCode::OutcomeUnknown));
+}
+
+/// Delivers the messages to oneself among what was sent.
+fn echo(slots: &mut Slots, sent: Effects, now: u64) -> usize {
+    let mut echoes = 0;
+    for frame in sent.send.iter().filter(|frame| frame.reply.is_none()) {
+        let mut effects = Effects::default();
+        let message = message(&frame.subject, frame.payload.clone(), None);
+        slots.on_message(message, now, &mut effects);
+        echoes += 1;
+    }
+    echoes
+}
+
+#[test]
+fn a_node_that_answers_no_question_is_silent_after_two() {
+    let mut slots = slots();
+    let call = open(&mut slots, 0);
+    let first = sweep(&mut slots, SECOND);
+    assert_eq!((first.send.len(), echo(&mut slots, first, SECOND)), (1, 0));
+    let second = sweep(&mut slots, 2 * SECOND);
+    assert_eq!(second.send.len(), 2);
+    assert_eq!(echo(&mut slots, second, 2 * SECOND + 1), 1);
+    assert_eq!(error(&mut slots, &call), None);
+    let end = sweep(&mut slots, 3 * SECOND + 1);
+    assert_eq!(end.unknown, 1);
+    assert!(matches!(body(&end.send[0]), node_request::Body::Cancel(_)));
+    match take(&mut slots, &call) {
+        Some(CallEvent::End(Err(error))) => {
+            assert_eq!(error.code, ErrorCode::OutcomeUnknown);
+            assert!(error.message.contains("node a is silent"), "{error}");
+            assert_eq!(error.place.node, "a");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_node_that_answers_each_second_question_is_not_silent() {
+    let mut slots = slots();
+    let call = open(&mut slots, 0);
+    let mut questions = 0;
+    for tick in 10..290 {
+        let now = tick * SECOND / 10;
+        let sent = sweep(&mut slots, now);
+        let asked = sent.send.iter().filter(|frame| frame.reply.is_some());
+        let asked = asked.count();
+        echo(&mut slots, sent, now);
+        questions += asked;
+        if asked > 0 && questions % 2 == 0 {
+            reply(&mut slots, &call, now + SECOND / 20, known());
+        }
+    }
+    assert_eq!(error(&mut slots, &call), None);
+    assert!((15..30).contains(&questions), "{questions}");
+}
+
+#[test]
+fn a_broker_that_passes_nothing_on_makes_no_node_silent() {
+    let mut slots = slots();
+    let call = open(&mut slots, 0);
+    let mut last = Effects::default();
+    for second in 1..15 {
+        last = sweep(&mut slots, second * SECOND);
+    }
+    // It goes on: the node has a second from then.
+    let now = 15 * SECOND - 1;
+    assert_eq!(echo(&mut slots, last, now), 1);
+    sweep(&mut slots, 15 * SECOND);
+    assert_eq!(error(&mut slots, &call), None);
+    reply(&mut slots, &call, 15 * SECOND + 1, known());
+    sweep(&mut slots, 16 * SECOND);
+    assert_eq!(error(&mut slots, &call), None);
+    // Without a connection nobody is asked.
+    let mut effects = Effects::default();
+    slots.sweep(20 * SECOND, false, &mut effects);
+    assert!(effects.send.is_empty());
+}
+
+#[test]
+fn a_process_that_slept_reads_what_came_before_it_calls_a_node_silent() {
+    let mut slots = slots();
+    let call = open(&mut slots, 0);
+    sweep(&mut slots, SECOND);
+    let second = sweep(&mut slots, 2 * SECOND);
+    echo(&mut slots, second, 2 * SECOND);
+    assert_eq!(sweep(&mut slots, 9 * SECOND).send.len(), 2);
+    reply(&mut slots, &call, 9 * SECOND + 1, known());
+    sweep(&mut slots, 10 * SECOND + 1);
+    assert_eq!(error(&mut slots, &call), None);
 }
 
 #[test]

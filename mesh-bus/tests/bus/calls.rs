@@ -349,3 +349,26 @@ async fn every_caller_hears_every_beacon_and_its_own_replies_only() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_call_to_a_node_that_fell_silent_ends_soon_and_one_to_a_slow_plugin_does_not() {
+    let nats = Nats::start();
+    let (caller, host) = (
+        connect(&nats.url(), "caller").await,
+        connect(&nats.url(), "a").await,
+    );
+    let _slow = TestNode::start(&host, "a").await;
+    // It has subscribed, and that is all that it does: a stopped process, a host that froze.
+    let _frozen = host.serve_node(&node("b"), Generation(1)).await.unwrap();
+    let begun = Instant::now();
+    let slow = begin(&caller, "a", "silent", Bytes::new(), PATIENCE);
+    let lost = begin(&caller, "b", "silent", Bytes::new(), PATIENCE);
+    let error = finish(lost).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::OutcomeUnknown, "{error}");
+    assert!(error.message.contains("b is silent"), "{error}");
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(2_900), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let more = tokio::time::timeout(Duration::from_secs(3), finish(slow)).await;
+    assert!(more.is_err(), "{more:?}");
+}
