@@ -13,6 +13,7 @@ mod load;
 mod local;
 mod out;
 mod own_calls;
+mod pace;
 mod plane;
 mod reply;
 mod state;

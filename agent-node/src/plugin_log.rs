@@ -9,11 +9,25 @@ use crate::rate_gate::{Pass, RateGate};
 /// Longest text of one line, in bytes; the rest is cut.
 const MAX_TEXT: usize = 8 * 1024;
 
-/// Writes a line that a plugin sent over its stream.
-pub(crate) fn write(gate: &mut RateGate, place: &Place, log: &common::Log) {
-    let Pass::Yes { dropped } = gate.pass(Instant::now()) else {
-        return;
-    };
+/// Cuts what is too long to be passed on.
+pub(crate) fn shorten(log: &mut common::Log) {
+    shorten_text(&mut log.message);
+    shorten_text(&mut log.logger);
+    if log.fields.len() > MAX_TEXT {
+        // JSON that is cut is no JSON.
+        let bytes = log.fields.len();
+        log.fields = format!(r#"{{"left_out":"{bytes} bytes, {MAX_TEXT} are passed on"}}"#).into();
+    }
+}
+
+/// Cuts a text that is too long to be passed on.
+pub(crate) fn shorten_text(text: &mut String) {
+    let length = cut(text).len();
+    text.truncate(length);
+}
+
+/// Writes a line that a plugin sent over its stream, before which so many were left out.
+pub(crate) fn write(dropped: u64, place: &Place, log: &common::Log) {
     tell_dropped(dropped, &place.plugin, &place.instance);
     let fields = String::from_utf8_lossy(&log.fields);
     let trace = log.trace.as_ref().map(|trace| trace_id(&trace.traceparent));
@@ -85,6 +99,21 @@ mod tests {
         let text = "é".repeat(MAX_TEXT);
         assert_eq!(cut(&text).len(), MAX_TEXT);
         assert_eq!(cut("short"), "short");
+    }
+
+    #[test]
+    fn a_line_that_is_passed_on_is_no_longer_than_one_that_is_written() {
+        let mut log = common::Log {
+            message: "x".repeat(200_000),
+            fields: vec![b'1'; 20_000].into(),
+            ..common::Log::default()
+        };
+        shorten(&mut log);
+        assert_eq!(log.message.len(), MAX_TEXT);
+        assert_eq!(
+            log.fields,
+            r#"{"left_out":"20000 bytes, 8192 are passed on"}"#
+        );
     }
 
     #[test]

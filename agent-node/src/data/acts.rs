@@ -94,7 +94,10 @@ impl StreamTask {
         self.set_phase(Phase::Ready, "");
     }
 
-    pub(super) fn on_health(&self, change: HealthChange) {
+    pub(super) fn on_health(&mut self, change: HealthChange) {
+        let Some(change) = self.pace.health(change, Instant::now()) else {
+            return;
+        };
         match change {
             HealthChange::Healthy => {
                 tracing::info!(instance = self.instance_text(), "a plugin is well again");
@@ -116,17 +119,47 @@ impl StreamTask {
             .map_or_else(String::new, |(instance, _)| instance.to_string())
     }
 
-    pub(super) fn on_log(&mut self, id: Option<u64>, log: common::Log) {
+    pub(super) fn on_log(&mut self, id: Option<u64>, mut log: common::Log) {
+        // Its caller and the bus are no better off with a flood than the agent's log is.
+        let Pass::Yes { dropped } = self.gate.pass(Instant::now()) else {
+            return;
+        };
         let mut state = self.streams.plane.lock();
         let Some(session) = state.sessions.get(self.key) else {
             return;
         };
         let place = session.machine.place().clone();
+        plugin_log::shorten(&mut log);
         if let Some(call) = id.and_then(|id| session.machine.call(id)) {
             self.streams.plane.pass_log(&call.reply, log.clone());
         }
         drop(state);
-        plugin_log::write(&mut self.gate, &place, &log);
+        plugin_log::write(dropped, &place, &log);
+    }
+
+    /// Something that waited for its time goes on.
+    pub(super) fn on_due(&mut self) {
+        let now = Instant::now();
+        let late = self.pace.take_late(now);
+        if !late.is_empty() {
+            let plane = &self.streams.plane;
+            let mut state = plane.lock();
+            let Some(session) = state.sessions.get(self.key) else {
+                return;
+            };
+            for (id, progress) in late {
+                // One that has ended needs it no more.
+                if let Some(call) = session.machine.call(id)
+                    && let Some(wish) = &mut call.progress
+                    && let Some(progress) = self.pace.progress(id, wish, progress, now)
+                {
+                    plane.pass_progress(&call.reply, progress);
+                }
+            }
+        }
+        if let Some(change) = self.pace.take_late_health(now) {
+            self.on_health(change);
+        }
     }
 
     /// The plugin takes more of a payload: from the bus its caller sends it, else it is here.

@@ -8,6 +8,7 @@ use mesh_proto::plugin::{HostFrame, host_frame};
 use tokio::time::Instant;
 
 use super::call::{CallerKey, InFlight, ReplyPath};
+use super::pace::ProgressWish;
 use super::plane::Plane;
 use super::state::SessionKey;
 use crate::session::refusal::wire_error;
@@ -54,10 +55,12 @@ impl Plane {
             ReplyPath::Bus(key) => Some(key.clone()),
             ReplyPath::Local(_) => None,
         };
+        let started = Instant::now();
         let in_flight = InFlight {
             reply,
             deadline,
-            started: Instant::now(),
+            started,
+            progress: call.want_progress.then(|| ProgressWish::new(started)),
             span,
         };
         let id = session.machine.begin(in_flight, call.more && over_bus);

@@ -4,6 +4,7 @@ use mesh_bus::ReplyTo;
 use tokio::time::Instant;
 
 use super::local::LocalReply;
+use super::pace::ProgressWish;
 
 /// Who waits for a call, as the bus names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,6 +28,8 @@ pub(super) struct InFlight {
     pub(super) reply: ReplyPath,
     pub(super) deadline: Instant,
     pub(super) started: Instant,
+    /// `None`: the caller did not ask for progress.
+    pub(super) progress: Option<ProgressWish>,
     /// The server span; `None` when no spans are exported.
     pub(super) span: Option<tracing::Span>,
 }

@@ -21,6 +21,7 @@ use super::call::InFlight;
 use super::local;
 use super::out::{OutQueue, OutStream};
 use super::own_calls::OwnCalls;
+use super::pace::Pace;
 use super::plane::Plane;
 use super::reply::{Blocked, Passed};
 use super::state::{Session, SessionKey};
@@ -96,6 +97,7 @@ pub(crate) fn open(
         rooms: FuturesUnordered::new(),
         gate: RateGate::new(LOG_LINES, Instant::now()),
         changes: RateGate::new(CAPABILITY_CHANGES, Instant::now()),
+        pace: Pace::new(Instant::now()),
         closing: Closing {
             plane: streams.plane.clone(),
             door: streams.door.clone(),
@@ -115,6 +117,14 @@ pub(crate) fn open(
         task.closing.because(reason);
     });
     Ok(out_stream)
+}
+
+/// Waits for a moment; for ever when there is none.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Ends the session whatever happens to the task, so that no call is left hanging.
@@ -170,10 +180,12 @@ pub(super) struct StreamTask {
     later: Vec<Later>,
     /// Local callers whose room is awaited, with the ids of their calls.
     rooms: FuturesUnordered<BoxFuture<'static, (u64, u32)>>,
-    /// Lines in the agent's log.
+    /// Lines in the agent's log and to the callers.
     pub(super) gate: RateGate,
     /// Changes of its capabilities.
     pub(super) changes: RateGate,
+    /// Progress and health.
+    pub(super) pace: Pace,
     closing: Closing,
 }
 
@@ -197,6 +209,7 @@ impl StreamTask {
         let stopped = self.stop.clone().cancelled_owned();
         let mut stopped = std::pin::pin!(stopped);
         loop {
+            let due = self.pace.due();
             tokio::select! {
                 () = &mut stopped => return self.last_words(&mut frames).await,
                 frame = frames.next() => {
@@ -209,6 +222,7 @@ impl StreamTask {
                     self.streams.plane.grant_local(self.key, id, chunks);
                 }
                 _ = health.tick() => self.tick().await?,
+                () = until(due), if due.is_some() => self.on_due(),
                 () = &mut hello_by, if !greeted => return self.no_hello(),
             }
             // A plugin that does not read what it is owed is not listened to until it does.
@@ -295,7 +309,11 @@ impl StreamTask {
                     }
                 }
                 Action::Progress { id, progress } => {
-                    if let Some(call) = session.machine.call(id) {
+                    if let Some(call) = session.machine.call(id)
+                        && let Some(wish) = &mut call.progress
+                        && let Some(progress) =
+                            self.pace.progress(id, wish, progress, Instant::now())
+                    {
                         plane.pass_progress(&call.reply, progress);
                     }
                 }

@@ -33,7 +33,9 @@ async fn a_call_reaches_the_plugin_and_its_result_the_caller() {
 async fn progress_logs_and_chunks_come_before_the_end_in_order() {
     let node = Node::start().await;
     let mut plugin = node.plugin("counter", &["count"]).await;
-    let mut call = node.call("count", "{}");
+    let mut request = node.request("count", "{}");
+    request.want_progress = true;
+    let mut call = node.router.call(request);
     let (id, _) = plugin.invoked().await;
     let progress = common::Progress {
         progress: 1.0,

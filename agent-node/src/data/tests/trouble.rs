@@ -7,6 +7,7 @@ use mesh_core::state::Phase;
 use mesh_proto::common;
 use mesh_proto::plugin::{CapabilityChange, Hello, PluginFrame, Ready, host_frame, plugin_frame};
 use mesh_proto::status::from_status;
+use router::CallEvent;
 use serde_json::Map;
 use tokio::time::Instant;
 
@@ -368,4 +369,35 @@ async fn a_node_that_stops_drains_its_plugins_and_refuses_new_ones() {
     drained.await.unwrap();
     node.until_in_flight(0).await;
     assert!(node.roster.now().known.is_empty());
+}
+
+#[tokio::test]
+async fn a_flood_of_words_beside_the_answer_is_cut_before_it_reaches_the_caller() {
+    let node = Node::start().await;
+    let mut plugin = node.plugin("chatty", &["talk"]).await;
+    let mut call = node.call("talk", "{}");
+    let (id, _) = plugin.invoked().await;
+    let heard = tokio::spawn(async move {
+        let (mut logs, mut progress) = (0, 0);
+        loop {
+            match call.next().await {
+                CallEvent::Log(_) => logs += 1,
+                CallEvent::Progress(_) => progress += 1,
+                CallEvent::Chunk(_) => {}
+                CallEvent::End(_) => return (logs, progress),
+            }
+        }
+    });
+    let begun = Instant::now();
+    for _ in 0..6_000 {
+        let log = plugin_frame::Body::Log(common::Log::default());
+        plugin.send(id, log).await;
+        let progress = plugin_frame::Body::Progress(common::Progress::default());
+        plugin.send(id, progress).await;
+    }
+    plugin.answer(id, "enough").await;
+    let (logs, progress) = heard.await.unwrap();
+    let most = 1_000 + 200 * (begun.elapsed().as_secs() + 1);
+    assert!(logs <= most, "{logs} in {:?}", begun.elapsed());
+    assert_eq!(progress, 0, "nobody asked for it");
 }
