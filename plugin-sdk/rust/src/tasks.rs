@@ -26,20 +26,37 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     }
 }
 
+/// A thread that runs one future. Dropping it waits until the thread has ended, so that nothing of it
+/// outlives a test; whoever drops it has told the future to end before.
+pub(crate) struct Worker(Option<std::thread::JoinHandle<()>>);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // A panic has been printed, and the test learns of it by what is missing.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Runs one future on a thread of its own, with a single-threaded runtime; for test hosts, which end it
 /// by the future.
 pub(crate) fn run_on_thread<F>(
     name: &str,
     make: impl FnOnce() -> F + Send + 'static,
-) -> io::Result<()>
+) -> io::Result<Worker>
 where
     F: Future<Output = ()>,
 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(move || runtime.block_on(make()))?;
-    Ok(())
+        .spawn(move || {
+            runtime.block_on(make());
+            // What a handler left to compute has no one to compute for.
+            runtime.shutdown_background();
+        })?;
+    Ok(Worker(Some(thread)))
 }

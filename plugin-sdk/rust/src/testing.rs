@@ -30,7 +30,7 @@ use crate::payload::{IntoPayload, Payload};
 use crate::plugin::Plugin;
 use crate::run::Runner;
 use crate::signals::{Stop, Stopper};
-use crate::tasks::run_on_thread;
+use crate::tasks::{Worker, run_on_thread};
 use crate::telemetry::Telemetry;
 
 use link::TERMS;
@@ -67,8 +67,9 @@ pub struct TestHost {
     plugin: String,
     stopper: Stopper,
     ended: Option<oneshot::Receiver<Result<(), Error>>>,
-    /// Dropping it ends all at once.
-    _abort: oneshot::Sender<()>,
+    /// Dropping the first ends all at once; dropping the second waits for it, so that a program that
+    /// was started has ended when the test goes on.
+    _running: (oneshot::Sender<()>, Worker),
 }
 
 /// Puts a [`TestHost`] together.
@@ -192,7 +193,7 @@ impl TestHostBuilder {
         let (stopper, stop) = Stopper::new();
         let (abort, aborted) = oneshot::channel();
         let (end, mut ended) = oneshot::channel();
-        let started = run_on_thread("plugmesh-test-host", move || async move {
+        let worker = run_on_thread("plugmesh-test-host", move || async move {
             let mesh = hosted.mesh.clone();
             let result = tokio::select! {
                 result = hosted.work(stop) => result,
@@ -202,10 +203,11 @@ impl TestHostBuilder {
             // Nobody may want to know.
             let _ = end.send(result);
         });
-        started.map_err(|reason| Error::System {
+        let worker = worker.map_err(|reason| Error::System {
             doing: "start the test host",
             reason,
         })?;
+        let running = (abort, worker);
         tokio::select! {
             attached = tokio::time::timeout(PATIENCE, mesh.attached(count)) => {
                 attached.unwrap_or_else(|_| Err(timed_out()))?;
@@ -220,7 +222,7 @@ impl TestHostBuilder {
             plugin: under_test.manifest.name.clone(),
             stopper,
             ended: Some(ended),
-            _abort: abort,
+            _running: running,
         })
     }
 }
