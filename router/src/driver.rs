@@ -11,6 +11,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::router::{BEACON_LIFE, Inner, NodeLoad};
 
+/// How often silent nodes are looked for.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// The task behind a [`crate::Router`]: ends calls to instances that are gone, listens to loads.
 #[derive(Debug)]
 pub struct RouterDriver {
@@ -25,7 +28,9 @@ impl RouterDriver {
     /// Runs until `stop` ends. Without it calls go on, but those to vanished instances last until
     /// their deadline.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let work = async { tokio::join!(follow_table(&self.inner), hear_loads(&self.inner)) };
+        let inner = &self.inner;
+        let work =
+            async { tokio::join!(follow_table(inner), hear_loads(inner), watch_silence(inner)) };
         tokio::select! {
             () = stop => {}
             _ = work => {}
@@ -68,6 +73,14 @@ async fn hear_loads(inner: &Inner) {
             heard(inner, beacon);
         }
         sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Notes which nodes have fallen silent, so that no call has to look at a clock.
+async fn watch_silence(inner: &Inner) {
+    loop {
+        sleep(LOOK).await;
+        inner.flights.note_silence(Instant::now());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mesh_core::id::InstanceId;
 use mesh_core::table::Table;
@@ -13,10 +14,17 @@ struct Busy {
     others: u32,
     /// It refused a call: until then it is the last choice.
     refused_until: Option<Instant>,
+    /// When its node's last beacon came.
+    heard: Option<Instant>,
+    /// Its node was heard before and is not any more: it is the last choice.
+    silent: bool,
 }
 
-/// What a refusal counts for: more than any limit.
-const REFUSED: u32 = 1 << 30;
+/// What a refusal or silence counts for: more than any limit.
+const LAST: u32 = 1 << 30;
+
+/// A node that was not heard for so long is silent: three beacons and a half.
+const SILENCE: Duration = Duration::from_millis(3_500);
 
 /// How busy each instance is. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -52,7 +60,7 @@ impl Flights {
             let refused = busy
                 .refused_until
                 .is_some_and(|until| until > Instant::now());
-            let penalty = if refused { REFUSED } else { 0 };
+            let penalty = if refused || busy.silent { LAST } else { 0 };
             busy.own.saturating_add(busy.others).saturating_add(penalty)
         })
     }
@@ -80,6 +88,19 @@ impl Flights {
         let mut all = self.lock();
         let busy = all.entry(instance).or_default();
         busy.others = in_flight.saturating_sub(busy.own).saturating_sub(1);
+        busy.heard = Some(Instant::now());
+        busy.silent = false;
+    }
+
+    /// Notes whose node has fallen silent. If no node at all is heard, it is this process that hears
+    /// nothing.
+    pub fn note_silence(&self, now: Instant) {
+        let is_silent = |heard: Instant| now.saturating_duration_since(heard) >= SILENCE;
+        let mut all = self.lock();
+        let deaf = all.values().filter_map(|busy| busy.heard).all(is_silent);
+        for busy in all.values_mut() {
+            busy.silent = !deaf && busy.heard.is_some_and(is_silent);
+        }
     }
 
     /// Forgets instances that are gone.
@@ -107,12 +128,35 @@ mod tests {
         assert_eq!(calls(1), 2 + 7);
         flights.heard(id(1), 3);
         assert_eq!(calls(1), 2);
-        flights.refused(id(1), Instant::now() + std::time::Duration::from_secs(60));
+        flights.refused(id(1), Instant::now() + Duration::from_secs(60));
         assert!(calls(1) > 1_000_000);
         flights.refused(id(1), Instant::now());
         drop((one, two));
         assert_eq!(calls(1), 0);
         flights.keep(&Table::default());
         assert!(flights.lock().is_empty());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn instances_of_a_node_that_fell_silent_are_the_last_choice_until_it_is_heard() {
+        let flights = Flights::default();
+        let silent = |n| {
+            flights.note_silence(Instant::now());
+            flights.look(|busy| busy(id(n))) >= LAST
+        };
+        let _never_heard = flights.begin(id(3));
+        flights.heard(id(1), 0);
+        for _ in 0..4 {
+            assert!(!silent(1) && !silent(2) && !silent(3));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            flights.heard(id(2), 0);
+        }
+        assert!(silent(1) && !silent(2) && !silent(3));
+        // Nobody is heard: that says nothing of a node.
+        tokio::time::advance(SILENCE).await;
+        assert!(!silent(1) && !silent(2));
+        flights.heard(id(2), 0);
+        assert!(silent(1));
+        flights.heard(id(1), 0);
+        assert!(!silent(1));
     }
 }

@@ -196,6 +196,57 @@ async fn when_an_instance_leaves_the_table_its_calls_end_and_are_repeated_if_the
     assert_eq!(answers.load(Ordering::Relaxed), 1);
 }
 
+fn beacon(n: u8, in_flight: u32) -> LoadBeacon {
+    LoadBeacon {
+        node: format!("node-{n}"),
+        generation: 1,
+        instances: vec![InstanceLoad {
+            instance: instance(n).as_bytes().to_vec().into(),
+            in_flight,
+            ..InstanceLoad::default()
+        }],
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_fell_silent_gets_calls_last_until_it_is_heard_again() {
+    let world = World::new(&[1, 2]).await;
+    let (first, _second) = (
+        serve(&world.host, 1, true).await,
+        serve(&world.host, 2, true).await,
+    );
+    let publish = |n| {
+        let load = beacon(n, 0);
+        world.host.publish_load(&node(n), Generation(1), &load);
+    };
+    eventually("both are heard", || {
+        publish(1);
+        publish(2);
+        world.router.loads().len() == 2
+    })
+    .await;
+    let mut asked = 0;
+    let deadline = Instant::now() + PATIENCE;
+    // Ten calls in a row pass it by.
+    while asked < 10 {
+        assert!(Instant::now() < deadline, "it never falls silent");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        publish(2);
+        let before = first.load(Ordering::Relaxed);
+        world.call("once").finish().await.unwrap();
+        asked += 1;
+        if first.load(Ordering::Relaxed) > before {
+            asked = 0;
+        }
+    }
+    let before = first.load(Ordering::Relaxed);
+    publish(1);
+    while first.load(Ordering::Relaxed) == before {
+        assert!(Instant::now() < deadline, "it gets no calls again");
+        world.call("once").finish().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn calls_avoid_instances_that_say_they_are_busy() {
     let world = World::new(&[1, 2]).await;
@@ -203,15 +254,7 @@ async fn calls_avoid_instances_that_say_they_are_busy() {
         serve(&world.host, 1, true).await,
         serve(&world.host, 2, true).await,
     );
-    let load = LoadBeacon {
-        node: "node-1".to_owned(),
-        generation: 1,
-        instances: vec![InstanceLoad {
-            instance: instance(1).as_bytes().to_vec().into(),
-            in_flight: 100,
-            ..InstanceLoad::default()
-        }],
-    };
+    let load = beacon(1, 100);
     eventually("the beacon is heard", || {
         world.host.publish_load(&node(1), Generation(1), &load);
         !world.router.loads().is_empty()
