@@ -21,4 +21,5 @@ pub mod otlp;
 pub mod ports;
 pub mod process;
 pub mod raw_codec;
+pub mod transcript;
 pub mod wait;

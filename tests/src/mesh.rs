@@ -20,6 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Plan {
     agents: Vec<(String, Vec<Launch>)>,
     otlp: Option<String>,
+    quiet: bool,
     nats_program: Option<PathBuf>,
     extra_agent: String,
     extra_gateway: String,
@@ -74,6 +75,13 @@ impl Plan {
         self
     }
 
+    /// Logs as in production instead of everything that may explain a failure.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
     #[must_use]
     pub fn nats_program(mut self, program: PathBuf) -> Self {
         self.nats_program = Some(program);
@@ -118,7 +126,7 @@ impl Plan {
             nats,
             folder,
         };
-        let common = mesh.common(self.otlp.as_deref());
+        let common = mesh.common(&self);
         mesh.coordinator.write_config(&format!(
             "{common}[coordinator]\nlisten = \"127.0.0.1:{}\"\nadmin_listen = \"127.0.0.1:{}\"\n{}\n",
             mesh.coordinator.port, mesh.coordinator.admin_port, self.extra_coordinator
@@ -254,12 +262,14 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    fn common(&self, otlp: Option<&str>) -> String {
-        let otlp = otlp.map_or_else(String::new, |endpoint| {
-            format!("otlp_endpoint = \"{endpoint}\"\n")
-        });
+    fn common(&self, plan: &Plan) -> String {
+        let level = if plan.quiet { "info" } else { "debug" };
+        let otlp = plan.otlp.iter();
+        let otlp: String = otlp
+            .map(|endpoint| format!("otlp_endpoint = \"{endpoint}\"\n"))
+            .collect();
         format!(
-            "[nats]\nurl = \"{}\"\n[telemetry]\nlog_level = \"debug\"\n{otlp}",
+            "[nats]\nurl = \"{}\"\n[telemetry]\nlog_level = \"{level}\"\n{otlp}",
             self.nats.url()
         )
     }

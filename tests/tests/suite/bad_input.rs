@@ -1,12 +1,13 @@
 //! Bad input of every kind gets one clear line that names the field and the remedy.
 
 use harness::mesh::{Mesh, Plan};
+use harness::transcript::Transcript;
 use harness::{http_client, process};
 use serde_json::{Value, json};
 
-/// Says what was tried and what came back, and checks that the line says something.
-fn check(what: &str, line: &str, parts: &[&str]) {
-    println!("{what}\n    -> {}", line.trim());
+/// Notes what was tried and what came back, and checks that the line says something.
+fn check(transcript: &mut Transcript, what: &str, line: &str, parts: &[&str]) {
+    transcript.row(what, line);
     let lower = line.to_lowercase();
     for part in parts {
         assert!(
@@ -22,6 +23,7 @@ fn check(what: &str, line: &str, parts: &[&str]) {
 #[test]
 fn bad_flags_and_configuration_name_the_field() {
     let folder = tempfile::tempdir().unwrap();
+    let mut transcript = Transcript::new("flags_and_configuration");
     let run = |args: &[&str], env: &[(&str, String)]| {
         process::run(&process::binary("plugmesh"), args, env, folder.path())
     };
@@ -46,7 +48,8 @@ fn bad_flags_and_configuration_name_the_field() {
     for (args, parts) in rows {
         let (code, _, error) = run(args, &[]);
         assert_ne!(code, 0, "{args:?}");
-        check(&format!("plugmesh {}", args.join(" ")), &error, parts);
+        let tried = format!("plugmesh {}", args.join(" "));
+        check(&mut transcript, &tried, &error, parts);
     }
 
     let config = folder.path().join("bad.toml");
@@ -80,7 +83,7 @@ fn bad_flags_and_configuration_name_the_field() {
         std::fs::write(&config, text).unwrap();
         let (code, _, error) = run(&["config", "check", "--config", "bad.toml"], &[]);
         assert_eq!(code, 78, "{text}: {error}");
-        check(text.trim(), &error, parts);
+        check(&mut transcript, text.trim(), &error, parts);
     }
     // All mistakes at once, from all sources.
     std::fs::write(
@@ -91,6 +94,7 @@ fn bad_flags_and_configuration_name_the_field() {
     let env = [("PLUGMESH_COORDINATOR__LEASE", "never".to_owned())];
     let (_, _, error) = run(&["config", "check", "--config", "bad.toml"], &env);
     check(
+        &mut transcript,
         "four mistakes",
         &error,
         &[
@@ -101,6 +105,7 @@ fn bad_flags_and_configuration_name_the_field() {
             "PLUGMESH_COORDINATOR__LEASE",
         ],
     );
+    transcript.finish();
 }
 
 async fn mesh() -> Mesh {
@@ -118,6 +123,7 @@ async fn mesh() -> Mesh {
 #[tokio::test]
 async fn bad_http_gets_one_clear_line() {
     let mesh = mesh().await;
+    let mut transcript = Transcript::new("http");
     let url = mesh.mcp_url();
     let json_headers: &[(&str, &str)] = &[
         ("content-type", "application/json"),
@@ -183,15 +189,18 @@ async fn bad_http_gets_one_clear_line() {
             .await
             .unwrap();
         assert_eq!(answer.status, status, "{what}: {answer:?}");
-        check(what, &format!("{} {}", answer.status, answer.body), parts);
+        let line = format!("{} {}", answer.status, answer.body);
+        check(&mut transcript, what, &line, parts);
     }
     let answer = http_client::get(&format!("{}/nothing", url)).await.unwrap();
     assert_eq!(answer.status, 404, "{answer:?}");
+    transcript.finish();
 }
 
 #[tokio::test]
 async fn bad_mcp_messages_get_one_clear_error() {
     let mesh = mesh().await;
+    let mut transcript = Transcript::new("mcp_messages");
     let rows: Vec<(&str, &str, Value, &[&str])> = vec![
         (
             "an unknown tool",
@@ -274,11 +283,13 @@ async fn bad_mcp_messages_get_one_clear_error() {
         let error = &answer["error"];
         assert!(error["code"].is_number(), "{what}: {answer}");
         let message = error["message"].as_str().unwrap_or_default();
-        check(what, &format!("{} {message}", error["code"]), parts);
+        let line = format!("{} {message}", error["code"]);
+        check(&mut transcript, what, &line, parts);
     }
     let answer = mesh
         .call_tool("calculator_add", json!({"a": 1, "b": 2}))
         .await
         .unwrap();
     assert!(answer["result"].is_object(), "all goes on: {answer}");
+    transcript.finish();
 }

@@ -3,9 +3,27 @@
 use std::path::Path;
 use std::process::Command;
 
-use harness::mesh::Plan;
-use harness::process::{Process, binaries, binary, run};
+use harness::mesh::{PATIENCE, Plan};
+use harness::process::{Process, binaries, binary, resident_bytes, run};
+use harness::wait;
+use plugmesh_sdk::testing::TestHost;
 use serde_json::json;
+
+#[tokio::test]
+async fn a_program_under_test_ends_with_its_test_host() {
+    let host = TestHost::start_program(binary("probe")).await.unwrap();
+    let output = host.call_tool("pid", json!({})).await.unwrap();
+    let pid: u32 = output.text_content().parse().unwrap();
+    assert_ne!(resident_bytes(pid), 0);
+    drop(host);
+    wait::until("the program has ended", PATIENCE, || async {
+        match resident_bytes(pid) {
+            0 => Ok(()),
+            bytes => Err(format!("process {pid} holds {bytes} bytes")),
+        }
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn a_new_plugin_builds_passes_its_test_and_serves_its_tool() {

@@ -105,6 +105,42 @@ async fn one_trace_covers_gateway_agents_plugins_and_the_nested_call() {
     println!("{:#?}", names(&spans));
 }
 
+#[tokio::test]
+async fn the_context_of_http_headers_is_taken_too() {
+    let receiver = Receiver::start().await;
+    let mesh = Plan::new()
+        .otlp(&receiver.endpoint())
+        .agent("node-a")
+        .plugin("calculator")
+        .start()
+        .await;
+    mesh.wait_tool("calculator_add").await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let traceparent = format!("00-{trace}-b7ad6b7169203331-01");
+    let headers = [
+        ("content-type", "application/json"),
+        ("traceparent", traceparent.as_str()),
+    ];
+    let body = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": "calculator_add", "arguments": {"a": 1, "b": 2}},
+    });
+    let url = mesh.mcp_url();
+    let answer = harness::http_client::request("POST", &url, &headers, body.to_string()).await;
+    assert_eq!(
+        answer.unwrap().json()["result"]["structuredContent"]["result"],
+        3.0
+    );
+    wait::until("the plugin's span arrives", PATIENCE, || async {
+        let spans = receiver.trace(trace);
+        if spans.iter().any(|span| span.service == "calculator") {
+            return Ok(());
+        }
+        anyhow::bail!("{:?}", names(&spans))
+    })
+    .await;
+}
+
 fn names(spans: &[Span]) -> Vec<String> {
     let line = |span: &Span| {
         format!(

@@ -1,4 +1,4 @@
-//! ARCHITECTURE.md stays true: every path that it names exists.
+//! ARCHITECTURE.md and README.md stay true: every path that they name exists.
 //!
 //! A path is text in backticks that holds a `/` or ends like a file of ours. What is no path but
 //! looks like one (an address, a method's name) is told apart by how it begins.
@@ -6,7 +6,7 @@
 use super::Finding;
 use crate::tree::Tree;
 
-const PAGE: &str = "ARCHITECTURE.md";
+const PAGES: [&str; 2] = ["ARCHITECTURE.md", "README.md"];
 
 const ENDINGS: &[&str] = &[".rs", ".md", ".proto"];
 
@@ -31,7 +31,13 @@ const NO_PATHS: &[(&str, &str)] = &[
 ];
 
 pub fn check(tree: &Tree, findings: &mut Vec<Finding>) {
-    let text = tree.text(PAGE).unwrap_or_default();
+    for page in PAGES {
+        check_page(tree, page, findings);
+    }
+}
+
+fn check_page(tree: &Tree, page: &str, findings: &mut Vec<Finding>) {
+    let text = tree.text(page).unwrap_or_default();
     let mut in_block = false;
     for (index, line) in text.lines().enumerate() {
         if line.trim_start().starts_with("```") {
@@ -46,7 +52,7 @@ pub fn check(tree: &Tree, findings: &mut Vec<Finding>) {
             for path in paths(quoted) {
                 if !exists(tree, &path) {
                     let what = format!("`{path}` does not exist: name what is there now");
-                    findings.push(Finding::new(PAGE, index + 1, what));
+                    findings.push(Finding::new(page, index + 1, what));
                 }
             }
         }
@@ -109,7 +115,7 @@ mod tests {
 
     fn findings(page: &str) -> Result<Vec<String>> {
         let (_folder, tree) = Tree::planted(&[
-            (PAGE, page),
+            (PAGES[0], page),
             ("mesh-core/src/subject.rs", ""),
             ("proto/plugmesh/common/v1/call.proto", ""),
         ])?;

@@ -83,6 +83,7 @@ async fn bench(options: &Options) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let mut report = Report::default();
     let mesh = Plan::new()
+        .quiet()
         .agent("node-a")
         .plugin("probe")
         .plugin_as("caller", &["probe"], &[("PROBE_NAME", "caller")])

@@ -1,4 +1,4 @@
-//! Tables for people and `target/bench/summary.json` for programs.
+//! Tables for people, `target/bench/summary.json` for programs, `target/bench/summary.md` for the docs.
 
 use std::path::Path;
 
@@ -89,9 +89,44 @@ impl Report {
         }
         let text = serde_json::to_string_pretty(&all)?;
         std::fs::write(&file, text + "\n").with_context(|| file.display().to_string())?;
+        std::fs::write(folder.join("summary.md"), markdown(&all))?;
         println!("\nwritten to {}", file.display());
         Ok(())
     }
+}
+
+/// One line for each case, as `docs/performance.md` has them: ours / bare (ratio).
+fn markdown(rows: &[serde_json::Value]) -> String {
+    let mut text = format!(
+        "{}, {} cores\n\n| id | in flight | p50 µs | p99 µs | calls/s | CPU µs per call |\n\
+         |---|---|---|---|---|---|\n",
+        processor(),
+        std::thread::available_parallelism().map_or(0, usize::from)
+    );
+    for case in rows.chunks(4) {
+        let cell = |row: &serde_json::Value| {
+            let number = |name: &str| row[name].as_f64().unwrap_or_default();
+            let digits = usize::from(number("ours") < 100.0);
+            format!(
+                " {:.digits$} / {:.digits$} (**{:.2}**) |",
+                number("ours"),
+                number("bare"),
+                number("ratio")
+            )
+        };
+        let id = case[0]["id"].as_str().unwrap_or_default();
+        text += &format!("| `{id}` | {} |", case[0]["in_flight"]);
+        text.extend(case.iter().map(cell));
+        text.push('\n');
+    }
+    text
+}
+
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("model name"));
+    let name = line.and_then(|line| line.split(": ").nth(1));
+    name.unwrap_or("unknown processor").to_owned()
 }
 
 fn round(value: f64) -> f64 {
