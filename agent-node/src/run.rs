@@ -222,6 +222,8 @@ async fn run_data(
     })
     .await?;
     tasks.spawn("bus", driver.run(stop.clone().cancelled_owned()));
+    parts.context.metrics.counters("bus", bus.counters());
+    parts.context.metrics.gauges("bus", bus.gauges());
     let exporting = parts.context.telemetry.is_exporting();
     let plane = Plane::new(
         PlaneConfig {

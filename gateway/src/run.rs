@@ -280,6 +280,8 @@ impl Seed {
         .await?;
         let ending = || tasks.token().cancelled_owned();
         tasks.spawn("nats", driver.run(ending()));
+        self.context.metrics.counters("bus", bus.counters());
+        self.context.metrics.gauges("bus", bus.gauges());
         tasks.spawn(
             "nats readiness",
             watch_bus(bus.connected(), self.ready, ending()),

@@ -27,6 +27,9 @@ use crate::slots::{Effects, Slots};
 use crate::stats::{BusStats, add};
 use crate::wire;
 
+/// A number for metrics: its name, what it says, its value.
+type Reading = (&'static str, &'static str, u64);
+
 /// A process's connection for calls and beacons. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Bus {
@@ -87,6 +90,35 @@ impl Bus {
     #[must_use]
     pub fn stats(&self) -> &BusStats {
         &self.shared.stats
+    }
+
+    /// Reads all counters, for whoever shows metrics: name, what it counts, value. Nothing once the
+    /// bus is gone.
+    pub fn counters(&self) -> impl Fn() -> Vec<Reading> + Send + Sync + use<> {
+        let shared = Arc::downgrade(&self.shared);
+        move || match shared.upgrade() {
+            Some(shared) => shared.stats.all(),
+            None => Vec::new(),
+        }
+    }
+
+    /// As [`Bus::counters`], for what goes up and down.
+    pub fn gauges(&self) -> impl Fn() -> Vec<Reading> + Send + Sync + use<> {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            let Some(shared) = shared.upgrade() else {
+                return Vec::new();
+            };
+            let calls = shared.slots().live() as u64;
+            vec![
+                ("calls_in_flight", "Calls in flight from here", calls),
+                (
+                    "connected",
+                    "Connections to NATS that stand",
+                    shared.is_up().into(),
+                ),
+            ]
+        }
     }
 
     /// Calls in flight in this process, those included whose end their caller has not taken yet.
@@ -351,6 +383,13 @@ mod tests {
         }
         assert!(!bus.shared.outbox.congested(), "calls would be refused");
         assert_eq!(bus.stats().queued.load(Ordering::Relaxed), waited);
-        assert!(bus.stats().notices_dropped.load(Ordering::Relaxed) > 30_000);
+        let dropped = bus.stats().notices_dropped.load(Ordering::Relaxed);
+        assert!(dropped > 30_000, "{dropped}");
+        let shown = bus.counters()();
+        assert!(
+            shown
+                .iter()
+                .any(|(name, _, value)| (*name, *value) == ("notices_dropped", dropped))
+        );
     }
 }

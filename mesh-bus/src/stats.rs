@@ -1,6 +1,6 @@
 //! Counters of the bus, for whoever shows metrics.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters of one bus connection since its start; read them with any ordering.
 #[derive(Debug, Default)]
@@ -40,7 +40,81 @@ pub struct BusStats {
     pub replies_lost: AtomicU64,
 }
 
+impl BusStats {
+    /// All counters: name, what it counts, value.
+    pub(crate) fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
+        [
+            ("calls", "Calls begun", &self.calls),
+            (
+                "timeouts",
+                "Calls that ended at their deadline",
+                &self.timeouts,
+            ),
+            (
+                "cancelled",
+                "Calls that were given up by their caller",
+                &self.cancelled,
+            ),
+            (
+                "no_responders",
+                "Calls that found nobody listening",
+                &self.no_responders,
+            ),
+            (
+                "outcome_unknown",
+                "Calls whose outcome became unknown: lost instance, silent node, lost connection",
+                &self.outcome_unknown,
+            ),
+            (
+                "refused_disconnected",
+                "Calls refused because the broker was not reachable",
+                &self.refused_disconnected,
+            ),
+            (
+                "refused_busy",
+                "Calls refused because the connection or this process was at its limit",
+                &self.refused_busy,
+            ),
+            (
+                "late_replies",
+                "Replies that belonged to no call any more",
+                &self.late_replies,
+            ),
+            (
+                "malformed",
+                "Messages that could not be decoded",
+                &self.malformed,
+            ),
+            (
+                "notices_dropped",
+                "Progress and log frames left out because their reader or the connection was slow",
+                &self.notices_dropped,
+            ),
+            (
+                "slow_consumer",
+                "Messages dropped because a subscription was full",
+                &self.slow_consumer,
+            ),
+            (
+                "queued",
+                "Frames that had to wait because the connection was congested",
+                &self.queued,
+            ),
+            ("reconnects", "Reconnects to the broker", &self.reconnects),
+            ("requests", "Requests taken by this node", &self.requests),
+            ("replies", "Replies sent by this node", &self.replies),
+            (
+                "replies_lost",
+                "Replies of this node that could not be sent",
+                &self.replies_lost,
+            ),
+        ]
+        .map(|(name, help, counter)| (name, help, counter.load(Ordering::Relaxed)))
+        .into()
+    }
+}
+
 /// Counts.
 pub(crate) fn add(counter: &AtomicU64, by: u64) {
-    counter.fetch_add(by, std::sync::atomic::Ordering::Relaxed);
+    counter.fetch_add(by, Ordering::Relaxed);
 }

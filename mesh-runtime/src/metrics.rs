@@ -1,9 +1,15 @@
 //! Metrics: one registry of a process, shown in the text format of OpenMetrics.
 
+mod readings;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+
+pub use readings::Reading;
+use readings::{Group, Kind};
 
 /// Media type of what [`Metrics::render`] gives (OpenMetrics 1.0).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -12,12 +18,14 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
+    groups: Arc<Mutex<HashMap<(&'static str, Kind), Group>>>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         Self {
             registry: Arc::new(Mutex::new(Registry::with_prefix("plugmesh"))),
+            groups: Arc::default(),
         }
     }
 }
@@ -33,6 +41,39 @@ impl Metrics {
     /// counter's: give names without.
     pub fn register<T>(&self, register: impl FnOnce(&mut Registry) -> T) -> T {
         register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Shows counters that are kept elsewhere, named `plugmesh_<group>_<name>_total`. `read` is called
+    /// whenever the metrics are shown; what several sources of a group give under one name is added
+    /// up.
+    pub fn counters<F>(&self, group: &'static str, read: F)
+    where
+        F: Fn() -> Vec<Reading> + Send + Sync + 'static,
+    {
+        self.group(group, Kind::Counters).add(Box::new(read));
+    }
+
+    /// As [`Metrics::counters`], for numbers that go up and down.
+    pub fn gauges<F>(&self, group: &'static str, read: F)
+    where
+        F: Fn() -> Vec<Reading> + Send + Sync + 'static,
+    {
+        self.group(group, Kind::Gauges).add(Box::new(read));
+    }
+
+    fn group(&self, name: &'static str, kind: Kind) -> Group {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let group = groups.entry((name, kind)).or_insert_with(|| {
+            let group = Group::new(kind);
+            let collector = Box::new(group.clone());
+            self.register(|registry| {
+                registry
+                    .sub_registry_with_prefix(name)
+                    .register_collector(collector);
+            });
+            group
+        });
+        group.clone()
     }
 
     /// All metrics in the text format of OpenMetrics; see [`CONTENT_TYPE`].
@@ -52,6 +93,7 @@ impl Metrics {
 mod tests {
     use super::*;
     use prometheus_client::metrics::counter::Counter;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     #[test]
     fn names_begin_with_plugmesh() {
@@ -63,6 +105,26 @@ mod tests {
             metrics.render(),
             "# HELP plugmesh_calls Calls begun.\n# TYPE plugmesh_calls counter\n\
              plugmesh_calls_total 1\n# EOF\n"
+        );
+    }
+
+    #[test]
+    fn numbers_of_others_are_read_when_shown_and_added_up() {
+        let metrics = Metrics::new();
+        let sent = Arc::new(AtomicU64::new(0));
+        for factor in [1, 10] {
+            let sent = Arc::clone(&sent);
+            let read = move || vec![("sent", "Frames sent", factor * sent.load(Ordering::Relaxed))];
+            metrics.counters("bus", read);
+        }
+        metrics.gauges("bus", || vec![("open", "Calls that are open", 3)]);
+        sent.store(2, Ordering::Relaxed);
+        assert_eq!(
+            metrics.render(),
+            "# HELP plugmesh_bus_sent Frames sent.\n# TYPE plugmesh_bus_sent counter\n\
+             plugmesh_bus_sent_total 22\n\
+             # HELP plugmesh_bus_open Calls that are open.\n# TYPE plugmesh_bus_open gauge\n\
+             plugmesh_bus_open 3\n# EOF\n"
         );
     }
 }
