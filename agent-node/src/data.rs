@@ -16,6 +16,7 @@ mod own_calls;
 mod pace;
 mod plane;
 mod reply;
+mod stalled;
 mod state;
 mod stream;
 mod sweep;

@@ -137,6 +137,38 @@ impl StreamTask {
         plugin_log::write(dropped, &place, &log);
     }
 
+    /// Calls that waited for the bus go on, as far as it takes what they have.
+    pub(super) async fn unstall(&mut self) -> Flow {
+        if self.stalled.is_empty() {
+            return Ok(());
+        }
+        let plane = self.streams.plane.clone();
+        let mut moved = false;
+        for (id, mut held) in self.stalled.take_all(Instant::now()) {
+            let runs = {
+                let mut state = plane.lock();
+                let session = state.sessions.get(self.key);
+                session.is_some_and(|session| session.machine.call(id).is_some())
+            };
+            // What came for one that has ended meanwhile is late, which the session knows.
+            if runs && !plane.unblock(&held.blocked) {
+                self.stalled.put(id, held, Instant::now());
+                continue;
+            }
+            moved = true;
+            while let Some(frame) = held.frames.pop_front() {
+                // When it has to wait again, this holds all that is left.
+                self.on_frame(frame).await?;
+            }
+        }
+        if let Some(id) = self.stalled.settle(moved, Instant::now()) {
+            let text = "the broker did not take the answer for so long that other calls of the plugin \
+                        had to wait";
+            plane.give_up(self.key, id, ErrorCode::OutcomeUnknown, text);
+        }
+        Ok(())
+    }
+
     /// Something that waited for its time goes on.
     pub(super) fn on_due(&mut self) {
         let now = Instant::now();

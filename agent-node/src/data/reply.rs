@@ -101,16 +101,15 @@ impl Plane {
         }
     }
 
-    /// Waits until the bus takes a chunk that it refused.
-    pub(super) async fn unblock(&self, blocked: Blocked) {
-        while self
-            .shared
-            .bus
-            .reply(&blocked.to, blocked.reply.clone())
-            .is_err()
-        {
-            self.shared.bus.reply_room().await;
-        }
+    /// Sends a chunk again that the bus refused. False: it still does not take it.
+    pub(super) fn unblock(&self, blocked: &Blocked) -> bool {
+        let again = self.shared.bus.reply(&blocked.to, blocked.reply.clone());
+        again.is_ok()
+    }
+
+    /// Waits until the bus takes chunks.
+    pub(super) async fn bus_room(&self) {
+        self.shared.bus.reply_room().await;
     }
 
     /// Passes how far a call has come.

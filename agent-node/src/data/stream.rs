@@ -24,6 +24,7 @@ use super::own_calls::OwnCalls;
 use super::pace::Pace;
 use super::plane::Plane;
 use super::reply::{Blocked, Passed};
+use super::stalled::Stalled;
 use super::state::{Session, SessionKey};
 use super::welcome::Door;
 use crate::rate_gate::{LOG_LINES, Rate, RateGate};
@@ -94,6 +95,7 @@ pub(crate) fn open(
         stop,
         actions: Vec::new(),
         later: Vec::new(),
+        stalled: Stalled::default(),
         rooms: FuturesUnordered::new(),
         gate: RateGate::new(LOG_LINES, Instant::now()),
         changes: RateGate::new(CAPABILITY_CHANGES, Instant::now()),
@@ -117,6 +119,13 @@ pub(crate) fn open(
         task.closing.because(reason);
     });
     Ok(out_stream)
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Waits for a moment; for ever when there is none.
@@ -177,7 +186,9 @@ pub(super) struct StreamTask {
     stop: CancellationToken,
     actions: Vec<Action<InFlight>>,
     /// Actions that need more than the lock.
-    later: Vec<Later>,
+    later: Vec<Action<InFlight>>,
+    /// Calls whose answers the bus does not take for now.
+    pub(super) stalled: Stalled<Blocked>,
     /// Local callers whose room is awaited, with the ids of their calls.
     rooms: FuturesUnordered<BoxFuture<'static, (u64, u32)>>,
     /// Lines in the agent's log and to the callers.
@@ -187,12 +198,6 @@ pub(super) struct StreamTask {
     /// Progress and health.
     pub(super) pace: Pace,
     closing: Closing,
-}
-
-/// What is done after the lock is free again.
-enum Later {
-    Unblock(Blocked),
-    Act(Action<InFlight>),
 }
 
 /// Whether the stream goes on; if not, why.
@@ -209,10 +214,10 @@ impl StreamTask {
         let stopped = self.stop.clone().cancelled_owned();
         let mut stopped = std::pin::pin!(stopped);
         loop {
-            let due = self.pace.due();
+            let due = earlier(self.pace.due(), self.stalled.due());
             tokio::select! {
                 () = &mut stopped => return self.last_words(&mut frames).await,
-                frame = frames.next() => {
+                frame = frames.next(), if !self.stalled.is_full() => {
                     self.take(frame).await?;
                     self.take_ready(&mut frames).await?;
                     greeted = greeted || self.is_greeted();
@@ -222,7 +227,13 @@ impl StreamTask {
                     self.streams.plane.grant_local(self.key, id, chunks);
                 }
                 _ = health.tick() => self.tick().await?,
-                () = until(due), if due.is_some() => self.on_due(),
+                () = self.streams.plane.bus_room(), if !self.stalled.is_empty() => {
+                    self.unstall().await?;
+                }
+                () = until(due), if due.is_some() => {
+                    self.on_due();
+                    self.unstall().await?;
+                }
                 () = &mut hello_by, if !greeted => return self.no_hello(),
             }
             // A plugin that does not read what it is owed is not listened to until it does.
@@ -249,6 +260,9 @@ impl StreamTask {
     /// Works on frames that are there already, before going back to wait for anything.
     async fn take_ready(&mut self, frames: &mut AttachFrames) -> Flow {
         for _ in 1..BATCH {
+            if self.stalled.is_full() {
+                return Ok(());
+            }
             let Some(frame) = frames.next().now_or_never() else {
                 return Ok(());
             };
@@ -266,7 +280,13 @@ impl StreamTask {
         }
     }
 
-    async fn on_frame(&mut self, inbound: Inbound<PluginFrame>) -> Flow {
+    pub(super) async fn on_frame(&mut self, mut inbound: Inbound<PluginFrame>) -> Flow {
+        if !self.stalled.is_empty() {
+            let Some(other) = self.stalled.hold(inbound, Instant::now()) else {
+                return Ok(());
+            };
+            inbound = other;
+        }
         self.decide(|session, actions| session.machine.on_frame(inbound, actions));
         self.act_later().await
     }
@@ -292,7 +312,7 @@ impl StreamTask {
                     plane.ended(&mut state.calls, session, call, end);
                 }
                 Action::Chunk { id, chunk } => {
-                    let credit = session.machine.credit(id);
+                    let (credit, bytes) = (session.machine.credit(id), chunk.payload.len());
                     let Some(call) = session.machine.call(id) else {
                         continue;
                     };
@@ -302,7 +322,9 @@ impl StreamTask {
                             session.machine.grant(id, grant);
                             self.out.push(credit_frame(id, grant));
                         }
-                        Passed::Blocked(blocked) => self.later.push(Later::Unblock(blocked)),
+                        Passed::Blocked(blocked) => {
+                            self.stalled.block(id, blocked, bytes, Instant::now());
+                        }
                         Passed::Full(caller) => self
                             .rooms
                             .push(Box::pin(local::room(caller).map(move |n| (id, n)))),
@@ -317,7 +339,7 @@ impl StreamTask {
                         plane.pass_progress(&call.reply, progress);
                     }
                 }
-                other => self.later.push(Later::Act(other)),
+                other => self.later.push(other),
             }
         }
     }
@@ -326,15 +348,8 @@ impl StreamTask {
         if self.later.is_empty() {
             return Ok(());
         }
-        for later in std::mem::take(&mut self.later) {
-            match later {
-                Later::Unblock(blocked) => tokio::select! {
-                    () = self.streams.plane.unblock(blocked) => {}
-                    // Its other calls must not wait for the bus to hear that it is gone.
-                    () = self.stop.cancelled() => return Err(self.why_stopped()),
-                },
-                Later::Act(action) => self.act(action).await?,
-            }
+        for action in std::mem::take(&mut self.later) {
+            self.act(action).await?;
         }
         Ok(())
     }
