@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use mesh_bus::{BusConfig, BusError};
 use mesh_runtime::config::{ConfigErrors, Mistake, Sources, Validate, load_with};
 use mesh_runtime::{MeshSection, NatsSection, TelemetryConfig};
 use schemars::JsonSchema;
@@ -59,7 +60,7 @@ impl Section {
 
     /// All mistakes that the schema can't see.
     pub fn rules(self, config: &Config) -> Vec<Mistake> {
-        let mut mistakes = Vec::new();
+        let mut mistakes = nats_mistakes(config);
         if matches!(self, Self::Coordinator | Self::All) {
             mistakes.extend(config.coordinator.validate());
         }
@@ -71,6 +72,33 @@ impl Section {
         }
         mistakes
     }
+}
+
+/// What every role would refuse of the section `nats` when it starts.
+fn nats_mistakes(config: &Config) -> Vec<Mistake> {
+    let bus = BusConfig {
+        urls: config.nats.url.clone(),
+        credentials: config.nats.credentials.clone(),
+        client_name: String::new(),
+        mesh: config.mesh.name.clone(),
+    };
+    let mistake = |error| match error {
+        BusError::Url { why, .. } => {
+            let remedy = "write for example nats://127.0.0.1:4222";
+            Some(Mistake::new(
+                "nats.url",
+                format!("is not valid: {why}"),
+                remedy,
+            ))
+        }
+        BusError::Credentials { path, why } => {
+            let problem = format!("{} is of no use: {why}", path.display());
+            let remedy = "give a .creds file that this user can read";
+            Some(Mistake::new("nats.credentials", problem, remedy))
+        }
+        BusError::Closed => None,
+    };
+    bus.check().into_iter().filter_map(mistake).collect()
 }
 
 impl Config {
@@ -185,4 +213,34 @@ pub fn refused(errors: ConfigErrors) -> Failure {
         exit::CONFIG
     };
     Failure::new(code, errors.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_role_refuses_a_broker_that_it_could_not_connect_to() {
+        let mut config = Config::default();
+        config.agent.data_dir = std::env::temp_dir();
+        let fields = |section: Section, config: &Config| -> Vec<String> {
+            let found = section.rules(config).into_iter();
+            found.map(|mistake| mistake.field).collect()
+        };
+        let sections = [
+            Section::Coordinator,
+            Section::Agent,
+            Section::Gateway,
+            Section::All,
+        ];
+        for section in sections {
+            assert!(fields(section, &config).is_empty(), "{section:?}");
+        }
+        config.nats.url = "nats://[".to_owned();
+        config.nats.credentials = Some("/nonexistent/x.creds".into());
+        for section in sections {
+            let found = fields(section, &config);
+            assert_eq!(found, ["nats.url", "nats.credentials"], "{section:?}");
+        }
+    }
 }

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use mesh_core::id::MeshName;
 
+use crate::connect;
+use crate::error::BusError;
+
 /// How a process reaches the broker.
 #[derive(Debug, Clone)]
 pub struct BusConfig {
@@ -15,6 +18,17 @@ pub struct BusConfig {
     pub client_name: String,
     /// The mesh; it is part of every subject.
     pub mesh: MeshName,
+}
+
+impl BusConfig {
+    /// Everything in it that connecting would refuse; empty: nothing. The credentials file is read,
+    /// no connection is made.
+    #[must_use]
+    pub fn check(&self) -> Vec<BusError> {
+        let servers = connect::servers(self).err();
+        let credentials = connect::credentials(self).err();
+        servers.into_iter().chain(credentials).collect()
+    }
 }
 
 /// What the bus allows.

@@ -65,6 +65,40 @@ impl LinkEvents {
     }
 }
 
+/// Reads the addresses.
+pub(crate) fn servers(config: &BusConfig) -> Result<Vec<ServerAddr>, BusError> {
+    let bad_url = |why: String| BusError::Url {
+        urls: config.urls.clone(),
+        why,
+    };
+    let servers: Vec<ServerAddr> = config
+        .urls
+        .split(',')
+        .map(str::trim)
+        .filter(|url| !url.is_empty())
+        .map(|url| url.parse().map_err(|error| bad_url(format!("{error}"))))
+        .collect::<Result<_, _>>()?;
+    if servers.is_empty() {
+        return Err(bad_url("it names no server".to_owned()));
+    }
+    Ok(servers)
+}
+
+/// Reads the credentials, if there are any.
+pub(crate) fn credentials(config: &BusConfig) -> Result<Option<String>, BusError> {
+    let Some(path) = &config.credentials else {
+        return Ok(None);
+    };
+    let bad = |error: std::io::Error| BusError::Credentials {
+        path: path.clone(),
+        why: error.to_string(),
+    };
+    let text = std::fs::read_to_string(path).map_err(bad)?;
+    // Tried here so that a broken file is told at the start, by its name.
+    ConnectOptions::with_credentials(&text).map_err(bad)?;
+    Ok(Some(text))
+}
+
 /// A checked configuration of connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
@@ -76,36 +110,9 @@ pub(crate) struct Connector {
 impl Connector {
     /// Reads addresses and credentials.
     pub fn new(config: &BusConfig) -> Result<Self, BusError> {
-        let bad_url = |why: String| BusError::Url {
-            urls: config.urls.clone(),
-            why,
-        };
-        let servers: Vec<ServerAddr> = config
-            .urls
-            .split(',')
-            .map(str::trim)
-            .filter(|url| !url.is_empty())
-            .map(|url| url.parse().map_err(|error| bad_url(format!("{error}"))))
-            .collect::<Result<_, _>>()?;
-        if servers.is_empty() {
-            return Err(bad_url("it names no server".to_owned()));
-        }
-        let credentials = match &config.credentials {
-            None => None,
-            Some(path) => {
-                let bad = |error: std::io::Error| BusError::Credentials {
-                    path: path.clone(),
-                    why: error.to_string(),
-                };
-                let text = std::fs::read_to_string(path).map_err(bad)?;
-                // Tried here so that a broken file is told at the start, by its name.
-                ConnectOptions::with_credentials(&text).map_err(bad)?;
-                Some(text)
-            }
-        };
         Ok(Self {
-            servers,
-            credentials,
+            servers: servers(config)?,
+            credentials: credentials(config)?,
             name: config.client_name.clone(),
         })
     }
@@ -206,6 +213,21 @@ mod tests {
             assert!(error.starts_with("nats.url"), "{error}");
             assert!(error.contains("nats://127.0.0.1:4222"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_check_tells_of_all_mistakes_at_once() {
+        assert!(config("a").check().is_empty());
+        let mut bad = config("nats://[");
+        bad.credentials = Some("/nonexistent/x.creds".into());
+        let mistakes = bad.check();
+        assert!(
+            matches!(
+                mistakes.as_slice(),
+                [BusError::Url { .. }, BusError::Credentials { .. }]
+            ),
+            "{mistakes:?}"
+        );
     }
 
     #[test]
