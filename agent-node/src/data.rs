@@ -27,7 +27,7 @@ pub(crate) use out::OutStream;
 pub(crate) use plane::{Plane, PlaneConfig};
 pub(crate) use stream::{Streams, open};
 pub(crate) use sweep::sweep;
-pub(crate) use welcome::Door;
+pub(crate) use welcome::{CHECKS, Door};
 
 #[cfg(test)]
 pub(crate) mod tests;

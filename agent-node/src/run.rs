@@ -17,13 +17,13 @@ use mesh_runtime::grpc::bind_tcp;
 use mesh_runtime::tasks::ThreadError;
 use mesh_runtime::{Context, ReadyLatch, Tasks};
 use router::{LocalHost, Router, RouterConfig, SpanLink, TableStore, TableStoreDriver};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::attach::Sockets;
 use crate::config::RunConfig;
 use crate::control::{Beacons, Control, follow_coordinators};
-use crate::data::{Door, Plane, PlaneConfig, Streams, serve_inbox, sweep};
+use crate::data::{CHECKS, Door, Plane, PlaneConfig, Streams, serve_inbox, sweep};
 use crate::drain::Drain;
 use crate::error::AgentError;
 use crate::launch::LaunchBook;
@@ -259,6 +259,7 @@ async fn run_data(
         plane: plane.clone(),
         router,
         door: Door {
+            checks: Arc::new(Semaphore::new(CHECKS)),
             book: parts.book.clone(),
             plugin_config: Arc::new(agent.plugin_config.clone()),
             roster: parts.roster.clone(),

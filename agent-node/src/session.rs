@@ -13,6 +13,7 @@ pub(crate) mod limits;
 mod machine;
 mod own;
 pub(crate) mod refusal;
+mod schema;
 
 pub(crate) use action::{Action, End, Severity};
 pub(crate) use health::HealthChange;

@@ -9,6 +9,7 @@ use mesh_core::manifest::Manifest;
 use mesh_core::state::Phase;
 use mesh_proto::plugin::Hello;
 use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::plane::Plane;
@@ -21,9 +22,15 @@ use crate::session::handshake::{Accepted, Expected, HostFacts, accept, check_man
 /// schema.
 const LONGEST_CHECK: Duration = Duration::from_secs(5);
 
+/// Checks at the same time. One whose time is over goes on until it is through, so this bounds how many
+/// can be left behind.
+pub(crate) const CHECKS: usize = 4;
+
 /// Who may attach, and as what.
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
+    /// A permit for each check of a schema.
+    pub(crate) checks: Arc<Semaphore>,
     /// Processes that this agent started.
     pub(crate) book: LaunchBook,
     /// Configurations of plugins that attach by themselves.
@@ -111,9 +118,12 @@ impl Plane {
     ) -> Result<(Accepted, Option<String>), MeshError> {
         let (node, mesh) = (self.node().clone(), self.shared.config.mesh.clone());
         let max_concurrency = self.shared.config.max_per_instance;
+        let permit = self.permit(&hello, door).await?;
         let door = door.clone();
         // Schemas come from plugins and may be made to take long: not on the thread of the data path.
         let check = tokio::task::spawn_blocking(move || {
+            // Given back when the work is through, not when nobody waits for it any more.
+            let _permit = permit;
             let (manifest, protocol) = check_manifest(&mut hello)?;
             let place = Place {
                 plugin: manifest.name.to_string(),
@@ -143,6 +153,35 @@ impl Plane {
                 "config_schema: checking the configuration against it takes too long; simplify its \
                  patterns",
             )),
+        }
+    }
+}
+
+impl Plane {
+    /// A permit for the check of a manifest. One without a schema takes no time and needs none, so that
+    /// it never waits for others.
+    async fn permit(
+        &self,
+        hello: &Hello,
+        door: &Door,
+    ) -> Result<Option<OwnedSemaphorePermit>, MeshError> {
+        let manifest = hello.manifest.as_ref();
+        if manifest.is_none_or(|manifest| manifest.config_schema.is_empty()) {
+            return Ok(None);
+        }
+        let permit = Arc::clone(&door.checks).acquire_owned();
+        match tokio::time::timeout(LONGEST_CHECK, permit).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            Ok(Err(_)) | Err(_) => {
+                let text =
+                    "this agent is busy with the schemas of other plugins; attach again later";
+                let place = Place {
+                    node: self.node().to_string(),
+                    ..Place::default()
+                };
+                let error = MeshError::new(ErrorCode::Overloaded, text).at(place);
+                Err(error.retry_after(LONGEST_CHECK))
+            }
         }
     }
 }

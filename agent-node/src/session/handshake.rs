@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::limits::{
     FEATURES, INITIAL_CREDIT, MAX_FRAME_BYTES, MAX_PAYLOAD_BYTES, MAX_PROTOCOL, MIN_PROTOCOL,
 };
+use super::schema;
 
 /// What the host knows before a Hello.
 pub(crate) struct HostFacts<'a> {
@@ -158,8 +159,7 @@ fn check_config(manifest: &Manifest, config: &Value, field: &str) -> Result<(), 
         let text = format!("config_schema: {why}; give a JSON Schema without outside references");
         MeshError::new(ErrorCode::InvalidManifest, text)
     };
-    let schema: Value =
-        serde_json::from_str(schema.get()).map_err(|error| bad_schema(error.to_string()))?;
+    let schema = schema::check(schema.get()).map_err(bad_schema)?;
     let validator =
         jsonschema::validator_for(&schema).map_err(|error| bad_schema(error.to_string()))?;
     let mistakes: Vec<String> = validator

@@ -19,7 +19,7 @@ use mesh_proto::plugin::{
 };
 use mesh_runtime::{Metrics, Tasks};
 use router::{CallOutput, CallRequest, CallStream, Router, RouterConfig, TableStore};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -27,7 +27,7 @@ use tonic::{Status, Streaming};
 
 use crate::attach::Sockets;
 use crate::config::Config;
-use crate::data::{Door, Plane, PlaneConfig, Streams, sweep};
+use crate::data::{CHECKS, Door, Plane, PlaneConfig, Streams, sweep};
 use crate::launch::LaunchBook;
 use crate::metrics::AgentMetrics;
 use crate::roster::Roster;
@@ -41,6 +41,7 @@ pub(super) struct Node {
     pub(super) router: Router,
     pub(super) roster: Roster,
     pub(super) book: LaunchBook,
+    pub(super) checks: Arc<Semaphore>,
     pub(super) metrics: Metrics,
     pub(super) address: String,
     name: NodeId,
@@ -99,11 +100,13 @@ impl Node {
             ..Config::default()
         })
         .unwrap();
+        let checks = Arc::new(Semaphore::new(CHECKS));
         let address = sockets.for_plugins();
         let streams = Streams {
             plane: plane.clone(),
             router: router.clone(),
             door: Door {
+                checks: Arc::clone(&checks),
                 book: book.clone(),
                 plugin_config: Arc::new(BTreeMap::new()),
                 roster: roster.clone(),
@@ -117,6 +120,7 @@ impl Node {
             router,
             roster,
             book,
+            checks,
             metrics,
             address,
             name,

@@ -12,6 +12,7 @@ use serde_json::Map;
 use tokio::time::Instant;
 
 use super::harness::{Node, Plugin, finish, hello, manifest};
+use crate::data::CHECKS;
 use crate::launch::Launched;
 use crate::roster::new_instance;
 
@@ -400,4 +401,26 @@ async fn a_flood_of_words_beside_the_answer_is_cut_before_it_reaches_the_caller(
     let most = 1_000 + 200 * (begun.elapsed().as_secs() + 1);
     assert!(logs <= most, "{logs} in {:?}", begun.elapsed());
     assert_eq!(progress, 0, "nobody asked for it");
+}
+
+#[tokio::test]
+async fn checks_of_schemas_that_never_end_do_not_pile_up_nor_keep_others_out() {
+    let node = Node::start().await;
+    // As if so many were being worked on for ever.
+    let permits = u32::try_from(CHECKS).unwrap();
+    let stuck = node.checks.acquire_many(permits).await.unwrap();
+    let mut with_schema = manifest("formal", &[]);
+    with_schema.config_schema = r#"{"type":"object"}"#.into();
+    node.plugin("plain", &["work"]).await;
+    let waiting = node.connect().await;
+    let status = match waiting.hello(hello(with_schema.clone())).await {
+        Err(status) => status,
+        Ok(_) => panic!("it was checked beside the others"),
+    };
+    let error = from_status(&status);
+    assert_eq!(error.code, ErrorCode::Overloaded);
+    assert!(error.retry_after.is_some());
+    drop(stuck);
+    node.plugin_with(with_schema).await;
+    assert_eq!(node.checks.available_permits(), CHECKS);
 }
