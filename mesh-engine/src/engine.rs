@@ -10,6 +10,7 @@ mod derive;
 mod event;
 mod impact;
 mod leases;
+mod others;
 mod publish;
 mod registry;
 mod requests;
@@ -130,7 +131,7 @@ impl Engine {
                 at,
             } => self.stored(&key, value.as_deref(), (sequence, at), now),
             Event::StoreCurrent => self.store_current(now),
-            Event::StoreLost => self.store_lost(),
+            Event::StoreLost => self.store_lost(now),
             Event::Written {
                 write,
                 key,
@@ -231,6 +232,7 @@ impl Engine {
                 Key::Node(node) => self.node_stored(node, now),
                 Key::Instance(id) => self.sessions.coming.arrived(*id),
                 Key::Wish(plugin) => self.wish_stored(plugin),
+                Key::Coordinator(name) => self.coordinator_stored(name, now),
             }
             self.mark([key]);
         }
@@ -308,12 +310,12 @@ impl Engine {
         self.requests_resynchronised();
     }
 
-    fn store_lost(&mut self) {
+    fn store_lost(&mut self, now: Timestamp) {
         self.staging = None;
         if self.store == StoreState::Current {
             self.store = StoreState::Lost;
+            self.leases_lost(now);
         }
-        self.leases.store_lost();
         self.requests_store_lost();
     }
 }

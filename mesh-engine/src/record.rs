@@ -19,7 +19,8 @@ use mesh_core::table::NodeRoute;
 /// The format that is written. One that is greater comes from a newer coordinator.
 pub const FORMAT: u32 = 1;
 
-/// What a key of the store stands for: `node.<name>`, `instance.<uuid>`, `wish.<plugin>`.
+/// What a key of the store stands for: `node.<name>`, `instance.<uuid>`, `wish.<plugin>`,
+/// `coordinator.<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
     /// An agent-node.
@@ -28,6 +29,8 @@ pub enum Key {
     Instance(InstanceId),
     /// What operators want of a plugin.
     Wish(PluginName),
+    /// A coordinator.
+    Coordinator(NodeId),
 }
 
 impl fmt::Display for Key {
@@ -36,6 +39,7 @@ impl fmt::Display for Key {
             Self::Node(node) => write!(f, "node.{node}"),
             Self::Instance(instance) => write!(f, "instance.{instance}"),
             Self::Wish(plugin) => write!(f, "wish.{plugin}"),
+            Self::Coordinator(name) => write!(f, "coordinator.{name}"),
         }
     }
 }
@@ -86,7 +90,13 @@ impl FromStr for Key {
                 .map(Self::Instance)
                 .map_err(|e| bad(e.to_string())),
             "wish" => name.parse().map(Self::Wish).map_err(|e| bad(e.to_string())),
-            _ => Err(bad("they begin with node, instance or wish".to_owned())),
+            "coordinator" => name
+                .parse()
+                .map(Self::Coordinator)
+                .map_err(|e| bad(e.to_string())),
+            _ => Err(bad(
+                "they begin with node, instance, wish or coordinator".to_owned()
+            )),
         }
     }
 }
@@ -216,6 +226,17 @@ impl WishRecord {
     }
 }
 
+/// A coordinator that lives: it writes this anew about once per lease while there are others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoordinatorRecord {
+    /// When it was started, in milliseconds since 1970.
+    pub run: u64,
+    /// How often it was written.
+    pub renewals: u64,
+    /// Its lease in milliseconds: it renews so often.
+    pub lease_ms: u64,
+}
+
 /// One record.
 #[derive(Debug, Clone)]
 pub enum Record {
@@ -225,6 +246,8 @@ pub enum Record {
     Instance(InstanceRecord),
     /// What operators want of a plugin.
     Wish(WishRecord),
+    /// A coordinator.
+    Coordinator(CoordinatorRecord),
 }
 
 #[derive(Deserialize)]
@@ -254,6 +277,7 @@ impl Record {
             Self::Node(record) => write(record),
             Self::Instance(record) => write(record),
             Self::Wish(record) => write(record),
+            Self::Coordinator(record) => write(record),
         };
         written.map_err(|error| RecordError::Broken {
             key: key.to_string(),
@@ -293,6 +317,7 @@ impl Record {
             }
             Key::Instance(_) => read(bytes).map(Self::Instance).map_err(broken),
             Key::Wish(_) => read(bytes).map(Self::Wish).map_err(broken),
+            Key::Coordinator(_) => read(bytes).map(Self::Coordinator).map_err(broken),
         }
     }
 }
@@ -318,6 +343,7 @@ mod tests {
         for text in [
             "node.a",
             "wish.calculator",
+            "coordinator.main",
             "instance.01890a5d-ac96-774b-bcce-b302099a8057",
         ] {
             assert_eq!(text.parse::<Key>().unwrap().to_string(), text);

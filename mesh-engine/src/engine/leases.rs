@@ -3,11 +3,12 @@
 //! "I cannot see it" never means "it is dead". A node is evicted when its stream is down, nobody
 //! holds its session, and one whole lease has passed since then, since the store was last found to be
 //! current and since this process last stood still. A node whose session another coordinator holds
-//! is for that one to judge.
+//! is for that one to judge, unless that one is dead (`others`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
+use super::others::Others;
 use crate::record::{Holder, Key};
 use mesh_core::id::NodeId;
 use mesh_core::revision::Timestamp;
@@ -15,7 +16,7 @@ use mesh_core::revision::Timestamp;
 #[derive(Debug)]
 pub(super) struct Leases {
     /// Since when this engine can judge at all.
-    judging_since: Timestamp,
+    pub judging_since: Timestamp,
     last_tick: Timestamp,
     /// Nodes that have no session here, since when.
     pub absent: BTreeMap<NodeId, Timestamp>,
@@ -23,6 +24,7 @@ pub(super) struct Leases {
     pub evicting: BTreeSet<NodeId>,
     /// Other runs under this coordinator's name that were seen to write.
     twins: BTreeSet<u64>,
+    pub others: Others,
 }
 
 impl Leases {
@@ -33,11 +35,8 @@ impl Leases {
             absent: BTreeMap::new(),
             evicting: BTreeSet::new(),
             twins: BTreeSet::new(),
+            others: Others::default(),
         }
-    }
-
-    pub fn store_lost(&mut self) {
-        self.evicting.clear();
     }
 
     /// The node has a session here.
@@ -64,6 +63,12 @@ impl Engine {
         let nodes = self.registry.nodes.keys().cloned();
         let absent = nodes.filter(|node| self.sessions.of_node(node).is_none());
         self.leases.absent = absent.map(|node| (node, now)).collect();
+        self.others_resynchronised(now);
+    }
+
+    pub(super) fn leases_lost(&mut self, now: Timestamp) {
+        self.leases.evicting.clear();
+        self.others_lost(now);
     }
 
     /// Whether a holder is this very coordinator process.
@@ -94,7 +99,7 @@ impl Engine {
     }
 
     /// Whether the judgement on a node that is out of sight is this coordinator's.
-    fn is_mine_to_judge(&self, node: &NodeId) -> bool {
+    fn is_mine_to_judge(&self, node: &NodeId, absent: Timestamp, now: Timestamp) -> bool {
         let Some(stored) = self.registry.nodes.get(node) else {
             return false;
         };
@@ -102,9 +107,10 @@ impl Engine {
             None => true,
             // That it is closed is written first.
             Some(holder) if self.is_mine(holder) => false,
-            Some(holder) => {
-                holder.coordinator == self.config.name && !self.leases.twins.contains(&holder.run)
+            Some(holder) if holder.coordinator == self.config.name => {
+                !self.leases.twins.contains(&holder.run)
             }
+            Some(holder) => self.is_dead(&holder.coordinator, absent, now),
         }
     }
 
@@ -115,12 +121,14 @@ impl Engine {
             self.leases.judging_since = now;
         }
         self.leases.last_tick = now;
+        self.tick_others(now);
         if !self.is_current() || now.millis_since(self.leases.judging_since) <= lease {
             return;
         }
         let over = |since: &Timestamp| now.millis_since(*since) > lease;
         let absent = self.leases.absent.iter();
-        let due = absent.filter(|(node, since)| over(since) && self.is_mine_to_judge(node));
+        let due =
+            absent.filter(|(node, since)| over(since) && self.is_mine_to_judge(node, **since, now));
         let due: Vec<NodeId> = due.map(|(node, _)| node.clone()).collect();
         for node in due {
             if self.leases.evicting.insert(node.clone()) {

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use super::derive::{Derived, Hold};
 use crate::graph::{Graph, label};
-use crate::record::{InstanceRecord, Key, NodeRecord, Record, RecordError, Wish, WishRecord};
+use crate::record::{
+    CoordinatorRecord, InstanceRecord, Key, NodeRecord, Record, RecordError, Wish, WishRecord,
+};
 use mesh_core::id::{Generation, InstanceId, NodeId, PluginName};
 use mesh_core::manifest::Manifest;
 use mesh_core::revision::Timestamp;
@@ -83,6 +85,7 @@ pub(super) struct Registry {
     pub nodes: BTreeMap<NodeId, Stored<NodeRecord>>,
     pub instances: BTreeMap<InstanceId, Slot>,
     pub wishes: BTreeMap<PluginName, Stored<WishRecord>>,
+    pub coordinators: BTreeMap<NodeId, Stored<CoordinatorRecord>>,
     pub by_node: BTreeMap<NodeId, BTreeSet<InstanceId>>,
     pub specs: BTreeMap<SpecId, SpecState>,
     pub graph: Graph,
@@ -147,8 +150,10 @@ impl Registry {
         let nodes = self.nodes.keys().cloned().map(Key::Node);
         let instances = self.instances.keys().copied().map(Key::Instance);
         let wishes = self.wishes.keys().cloned().map(Key::Wish);
+        let coordinators = self.coordinators.keys().cloned().map(Key::Coordinator);
         let unreadable = self.unreadable.keys().cloned();
-        nodes.chain(instances).chain(wishes).chain(unreadable)
+        let kinds = nodes.chain(instances).chain(wishes).chain(coordinators);
+        kinds.chain(unreadable)
     }
 
     /// The sequence that a key has in the store; 0: there is no such key.
@@ -157,6 +162,7 @@ impl Registry {
             Key::Node(node) => self.nodes.get(node).map(|stored| stored.sequence),
             Key::Instance(id) => self.instances.get(id).map(|slot| slot.stored.sequence),
             Key::Wish(plugin) => self.wishes.get(plugin).map(|stored| stored.sequence),
+            Key::Coordinator(name) => self.coordinators.get(name).map(|stored| stored.sequence),
         };
         let unreadable = || {
             self.unreadable
@@ -215,6 +221,19 @@ impl Registry {
                     self.wishes.insert(plugin.clone(), stored);
                 }
                 self.touch_plugin(plugin, &mut work);
+            }
+            // Nobody's state follows from it.
+            (Key::Coordinator(name), value) => {
+                self.coordinators.remove(name);
+                if let Some(Record::Coordinator(record)) = value {
+                    let stored = Stored {
+                        record,
+                        sequence,
+                        at,
+                    };
+                    self.coordinators.insert(name.clone(), stored);
+                }
+                return;
             }
         }
         self.judge(work, changes);

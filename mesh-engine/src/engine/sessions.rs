@@ -185,6 +185,16 @@ impl Engine {
         }
     }
 
+    /// Sends all agents to another coordinator.
+    pub(super) fn end_all_sessions(&mut self, error: &MeshError, now: Timestamp) {
+        let ids: Vec<SessionId> = self.sessions.by_id.keys().copied().collect();
+        for session in ids {
+            let error = error.clone();
+            self.out.push(Command::CloseSession { session, error });
+            self.agent_closed(session, now);
+        }
+    }
+
     /// Asks those for their announcement who have not given one.
     pub(super) fn tick_sessions(&mut self, now: Timestamp) {
         for (id, session) in &mut self.sessions.by_id {

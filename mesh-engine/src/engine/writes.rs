@@ -159,6 +159,10 @@ impl Engine {
                 Key::Node(node) => self.node_shall(node),
                 Key::Instance(id) => self.instance_shall(*id, now),
                 Key::Wish(plugin) => self.wish_shall(plugin).map_or(Shall::Stay, Shall::from),
+                Key::Coordinator(name) => match self.renewal(name, now) {
+                    Some(record) => Shall::Be(Record::Coordinator(record)),
+                    None => Shall::Stay,
+                },
             };
             let value = match shall {
                 Shall::Stay => continue,

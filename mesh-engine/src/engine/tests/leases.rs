@@ -114,6 +114,118 @@ fn a_node_that_another_coordinator_holds_is_for_that_one_to_judge() {
     assert_eq!(world.state(id(1)), None);
 }
 
+/// Time for the coordinators of a world in which only some still run.
+fn pass_for(world: &mut World, living: &[usize], millis: u64) {
+    for _ in 0..millis / 1_000 {
+        world.now.0 += 1_000;
+        for number in living {
+            world.tell(*number, Event::Tick);
+        }
+        loop {
+            let moved = living
+                .iter()
+                .filter(|number| world.write_one(**number) || world.hear_one(**number));
+            if moved.count() == 0 {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_whose_holder_is_dead_for_three_leases_is_evicted_by_another_coordinator() {
+    let mut world = with_calculator(2);
+    pass_for(&mut world, &[0, 1], 5 * LEASE);
+    assert!(here(&world));
+    // Its last renewal may be a lease old.
+    pass_for(&mut world, &[1], 2 * LEASE - 2_000);
+    let table = |world: &World| world.coordinators[1].table.instances().count();
+    assert_eq!(table(&world), 1);
+    pass_for(&mut world, &[1], LEASE + 5_000);
+    assert_eq!(table(&world), 0);
+}
+
+#[test]
+fn a_holder_with_a_longer_lease_has_three_of_its_own() {
+    let mut world = with_calculator(2);
+    pass_for(&mut world, &[0, 1], 2 * LEASE);
+    let record = json!({"run": 1, "renewals": 9, "lease_ms": 3 * LEASE});
+    let text = json!({"format": 1, "record": record}).to_string();
+    let now = world.now;
+    world
+        .store
+        .put("coordinator.coordinator-0", Some(text.into()), now);
+    pass_for(&mut world, &[1], 9 * LEASE);
+    assert_eq!(world.coordinators[1].table.instances().count(), 1);
+    pass_for(&mut world, &[1], 3_000);
+    assert_eq!(world.coordinators[1].table.instances().count(), 0);
+}
+
+#[test]
+fn a_holder_that_never_knew_of_others_is_not_taken_for_dead() {
+    let mut world = with_calculator(1);
+    world.disconnect(0);
+    // It keeps its agents, as far as it knows there is nobody else for them.
+    world.start(1, "later");
+    world.pass(10 * LEASE, &[(0, SessionId(1))]);
+    assert_eq!(world.closed(0), []);
+    assert_eq!(world.coordinators[1].table.instances().count(), 1);
+}
+
+#[test]
+fn who_does_not_hear_its_own_renewals_judges_nobodys_nodes() {
+    let mut world = with_calculator(2);
+    pass_for(&mut world, &[0, 1], 2 * LEASE);
+    // The store takes writes of both, but tells the second one nothing.
+    let told = world.store.told.len();
+    for _ in 0..8 * LEASE / 1_000 {
+        world.now.0 += 1_000;
+        for number in [0, 1] {
+            world.tell(number, Event::Tick);
+            while world.write_one(number) {}
+        }
+        while world.hear_one(0) {}
+    }
+    assert!(here(&world));
+    let heard = world.store.told[told..].iter();
+    assert!(
+        heard
+            .clone()
+            .all(|entry| entry.key.starts_with("coordinator."))
+    );
+    assert!(heard.count() >= 7, "the first one renews");
+}
+
+#[test]
+fn a_coordinator_that_lost_the_store_sends_its_agents_to_the_others_before_they_judge() {
+    let mut world = with_calculator(2);
+    pass_for(&mut world, &[0, 1], 2 * LEASE);
+    world.disconnect(0);
+    pass_for(&mut world, &[0, 1], LEASE);
+    assert_eq!(world.closed(0), []);
+    pass_for(&mut world, &[0, 1], 2_000);
+    let closed = world.closed(0);
+    assert!(closed[0].1.contains("join another one"), "{closed:?}");
+    world.open(1, 2, "a", 7);
+    let calculator = manifest("calculator@1.0.0", &[], &["tool:add"]);
+    world.announce(1, 2, vec![report(1, &calculator, Phase::Ready)]);
+    pass_for(&mut world, &[0, 1], 5 * LEASE);
+    world.reconnect(0);
+    pass_for(&mut world, &[0, 1], 5 * LEASE);
+    assert!(here(&world));
+}
+
+#[test]
+fn a_coordinator_that_is_alone_keeps_its_agents_without_the_store_and_renews_nothing() {
+    let mut world = with_calculator(1);
+    let before = world.store.told.len();
+    world.pass(5 * LEASE, &[(0, SessionId(1))]);
+    assert_eq!(world.store.told.len(), before);
+    world.disconnect(0);
+    world.pass(5 * LEASE, &[(0, SessionId(1))]);
+    assert_eq!(world.closed(0), []);
+}
+
 #[test]
 fn a_node_that_moves_to_another_coordinator_is_no_longer_the_firsts() {
     let mut world = with_calculator(2);

@@ -126,6 +126,8 @@ struct Agents {
     next: u64,
     generations: [u64; 3],
     plugins: Vec<Arc<Manifest>>,
+    /// Sessions that coordinators closed.
+    closed: BTreeSet<u64>,
 }
 
 /// One instance of each plugin on each node.
@@ -265,6 +267,7 @@ impl Agents {
                 match command {
                     Command::CloseSession { session, .. } => {
                         self.sessions.retain(|_, (_, own, _)| *own != session.0);
+                        self.closed.insert(session.0);
                     }
                     Command::Reject { instance, .. } => {
                         for says in self.says.values_mut() {
@@ -345,6 +348,7 @@ proptest! {
             next: 0,
             generations: [1, 1, 1],
             plugins: plugins(),
+            closed: BTreeSet::new(),
         };
         for node in 0..3 {
             agents.act(&mut world, Act::Open { coordinator: node % 2, node, newer: true });
@@ -400,11 +404,13 @@ proptest! {
             next: 0,
             generations: [1, 1, 1],
             plugins: plugins(),
+            closed: BTreeSet::new(),
         };
+        let (mut at, mut session) = (0, 1_000);
         let mut waits = waits.into_iter().cycle();
         for act in acts {
             // Its own coordinator goes on; everything else may happen.
-            if matches!(act, Act::Restart { coordinator: 0 }) {
+            if matches!(act, Act::Restart { coordinator } if coordinator == at) {
                 continue;
             }
             agents.act(&mut world, act);
@@ -412,6 +418,13 @@ proptest! {
             agents.act(&mut world, Act::Pass { millis });
             world.settle();
             agents.hang_up(&mut world);
+            // Where nobody may join it tries on.
+            let other = [1 - at, at].into_iter().find(|number| world.coordinators[*number].connected);
+            if let Some(other) = other.filter(|_| agents.closed.contains(&session)) {
+                (at, session) = (other, session + 1);
+                world.open(at, session, "safe", 1);
+                world.announce(at, session, vec![report(200, &safe, Phase::Ready)]);
+            }
             for coordinator in &world.coordinators {
                 prop_assert!(coordinator.table.instance(id(200)).is_some());
             }
