@@ -2,8 +2,11 @@
 
 use mesh_bus::{CallEvent, PendingCall};
 use mesh_core::call::TraceContext;
+use mesh_core::capability::{Capability, CapabilityKind};
 use mesh_core::error::MeshError;
+use mesh_core::id::InstanceId;
 use mesh_core::select::{Selected, Target, select};
+use mesh_core::uri_template;
 use mesh_proto::common;
 use tokio::time::Instant;
 use tracing::Span;
@@ -47,7 +50,7 @@ impl Inner {
     pub fn choose(
         &self,
         request: &CallRequest,
-        avoid: &[mesh_core::id::InstanceId],
+        avoid: &[InstanceId],
     ) -> Result<Selected, MeshError> {
         let target = Target {
             plugin: request.plugin.as_ref(),
@@ -64,6 +67,29 @@ impl Inner {
             let rank = |instance| affinity::rank(&table, instance, key, busy);
             select(&table, &target, avoid, name, &rank, key)
         })
+    }
+
+    /// The first template that provides a resource which nobody provides by its URI; none for what
+    /// is no resource. The payload names the URI, so a call to the template reads the resource.
+    pub fn template_of(&self, request: &CallRequest) -> Option<Capability> {
+        let wanted = &request.capability;
+        if wanted.kind != CapabilityKind::Resource {
+            return None;
+        }
+        let table = self.table.borrow().clone();
+        let provided = |ids: &[InstanceId]| {
+            request.plugin.as_ref().is_none_or(|plugin| {
+                let mut routes = ids.iter().filter_map(|id| table.instance(*id));
+                routes.any(|route| route.spec.plugin().as_ref() == Some(plugin))
+            })
+        };
+        table
+            .capabilities()
+            .filter(|(capability, _)| capability.kind == CapabilityKind::ResourceTemplate)
+            .find(|(template, ids)| {
+                uri_template::matches(&template.name, &wanted.name).is_some() && provided(ids)
+            })
+            .map(|(template, _)| template.clone())
     }
 
     /// Hands the call to an instance.

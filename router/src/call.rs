@@ -68,7 +68,15 @@ impl CallStream {
             self.attempt = None;
             let selected = match self.inner.choose(&self.request, &self.tried) {
                 Ok(selected) => selected,
-                Err(error) => return Some(last.unwrap_or(error)),
+                Err(error) => {
+                    if error.code == ErrorCode::NoProvider
+                        && let Some(template) = self.inner.template_of(&self.request)
+                    {
+                        self.request.capability = template;
+                        continue;
+                    }
+                    return Some(last.unwrap_or(error));
+                }
             };
             self.attempts += 1;
             let begun = self.inner.attempt(&selected, &self.request, self.deadline);

@@ -10,12 +10,13 @@ use mesh_bus::{Bus, BusConfig, CallEvent, CallOutput};
 use mesh_core::call::TraceContext;
 use mesh_core::capability::{Capability, CapabilityEntry, CapabilityKind};
 use mesh_core::error::{ErrorCode, MeshError, Place};
-use mesh_core::id::{Generation, InstanceId, MeshName, NodeId};
+use mesh_core::id::{Generation, InstanceId, MeshName, NodeId, PluginName};
 use mesh_core::manifest::Manifest;
 use mesh_core::revision::{Revision, Timestamp};
 use mesh_core::state::InstanceState;
 use mesh_core::table::{InstanceRoute, SpecId, Table, TableUpdate};
 use mesh_proto::common;
+use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -29,13 +30,38 @@ fn service(name: &str) -> Capability {
     Capability::new(CapabilityKind::Service, name).unwrap()
 }
 
+/// What MCP clients are shown of it.
+fn entry(capability: &Capability) -> Option<Arc<RawValue>> {
+    let uri = match capability.kind {
+        CapabilityKind::Resource => "uri",
+        CapabilityKind::ResourceTemplate => "uriTemplate",
+        _ => return None,
+    };
+    let entry = serde_json::json!({ "name": "note", uri: &*capability.name });
+    Some(serde_json::value::to_raw_value(&entry).unwrap().into())
+}
+
+fn resource(uri: &str) -> Capability {
+    Capability::new(CapabilityKind::Resource, uri).unwrap()
+}
+
+fn template(template: &str) -> Capability {
+    Capability::new(CapabilityKind::ResourceTemplate, template).unwrap()
+}
+
 pub(crate) fn manifest(version: &str) -> Arc<Manifest> {
     let json = serde_json::json!({ "name": "p", "version": version });
     let mut manifest: Manifest = serde_json::from_value(json).unwrap();
-    for (name, idempotent) in [("once", false), ("again", true)] {
+    for (capability, idempotent) in [
+        (service("once"), false),
+        (service("again"), true),
+        (resource("note://all"), true),
+        (template("note://{id}"), true),
+        (template("other://{id}"), true),
+    ] {
         manifest.capabilities.push(CapabilityEntry {
-            capability: service(name),
-            entry: None,
+            entry: entry(&capability),
+            capability,
             idempotent,
             read_only: false,
             streaming: true,
@@ -390,6 +416,29 @@ async fn without_a_provider_the_call_ends_with_the_reason() {
     assert!(matches!(call.next().await, CallEvent::End(Err(_))));
     // Asked again it does not hang.
     assert!(matches!(call.next().await, CallEvent::End(Err(_))));
+}
+
+#[tokio::test]
+async fn a_resource_that_nobody_names_is_read_by_a_template() {
+    let world = World::new(1).await;
+    for (uri, serves) in [
+        ("note://all", resource("note://all")),
+        ("note://7", template("note://{id}")),
+    ] {
+        for plugin in [None, Some("p")] {
+            let mut request = CallRequest::new(resource(uri), Bytes::new());
+            request.plugin = plugin.map(|name| PluginName::new(name).unwrap());
+            world.router.call(request).finish().await.unwrap();
+            let call = world.host.calls.lock().unwrap().pop().unwrap();
+            assert_eq!(call.capability.unwrap().name, *serves.name);
+        }
+    }
+    for (uri, plugin) in [("note://7/8", "p"), ("note://7", "q"), ("{id}", "p")] {
+        let request = CallRequest::new(resource(uri), Bytes::new())
+            .to_plugin(PluginName::new(plugin).unwrap());
+        let error = world.router.call(request).finish().await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::NoProvider, "{uri} of {plugin}");
+    }
 }
 
 #[tokio::test]
