@@ -196,6 +196,11 @@ async fn every_refusal_is_one_line_that_says_what_to_do() {
     let metrics = http::try_get(mesh.port, "/metrics").await.unwrap().body;
     let refused = r#"plugmesh_gateway_requests_total{method="refused",outcome="forbidden"} 3"#;
     assert!(metrics.contains(refused), "{metrics}");
+    // Those of the bus are among them.
+    assert!(
+        metrics.contains("plugmesh_bus_slow_consumer_total 0"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
