@@ -91,25 +91,9 @@ impl Process {
     ) -> Result<Self, StartError> {
         let program = launch.command.first().cloned().unwrap_or_default();
         find(launch, field, &program)?;
-        let mut words = around.launcher.iter().chain(&launch.command);
-        let first = words.next().cloned().unwrap_or_default();
-        let mut command = Command::new(&first);
-        command
-            .args(words)
-            .envs(&launch.env)
-            .env("PLUGMESH_AGENT", around.agent)
-            .env("PLUGMESH_LAUNCH_TOKEN", around.token)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        if let Some(otlp) = around.otlp {
-            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", otlp);
-        }
-        if let Some(dir) = &launch.dir {
-            command.current_dir(dir);
-        }
+        let inherited = std::env::vars_os().map(|(name, _)| name);
+        let (first, mut command) = command(launch, around, inherited);
+
         let mut child = command.spawn().map_err(|source| StartError::Other {
             field: field.to_owned(),
             program: first,
@@ -179,6 +163,40 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
     }
+}
+
+/// What is to be started, and its first word. `inherited` are the names of the agent's own environment:
+/// settings of the mesh among them are the agent's and may hold passwords, so that no plugin gets them.
+fn command(
+    launch: &PluginLaunch,
+    around: &Surroundings<'_>,
+    inherited: impl Iterator<Item = OsString>,
+) -> (String, Command) {
+    let mut words = around.launcher.iter().chain(&launch.command);
+    let first = words.next().cloned().unwrap_or_default();
+    let mut command = Command::new(&first);
+    for name in inherited {
+        if name.as_encoded_bytes().starts_with(b"PLUGMESH_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(words)
+        .envs(&launch.env)
+        .env("PLUGMESH_AGENT", around.agent)
+        .env("PLUGMESH_LAUNCH_TOKEN", around.token)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    if let Some(otlp) = around.otlp {
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", otlp);
+    }
+    if let Some(dir) = &launch.dir {
+        command.current_dir(dir);
+    }
+    (first, command)
 }
 
 /// A process of another group may keep the pipe open for ever.
@@ -304,6 +322,41 @@ mod tests {
         let launcher = ["env".to_owned()];
         let mut process = start(&launch(&["sh", "-c", script]), &launcher).unwrap();
         assert!(process.wait().await.contains("exit status 0"));
+    }
+
+    #[test]
+    fn settings_of_the_agent_are_not_the_plugins() {
+        let mut launch = launch(&["probe"]);
+        launch
+            .env
+            .insert("PLUGMESH_MODE".to_owned(), "fast".to_owned());
+        let around = Surroundings {
+            launcher: &[],
+            agent: "unix:///tmp/x",
+            token: "t",
+            otlp: None,
+        };
+        let inherited = [
+            "PATH",
+            "PLUGMESH_NATS__URL",
+            "PLUGMESH_MODE",
+            "PLUGMESH_AGENT",
+        ];
+        let (_, command) = command(&launch, &around, inherited.into_iter().map(OsString::from));
+        let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+        let env: BTreeMap<_, _> = command
+            .as_std()
+            .get_envs()
+            .map(|(name, value)| (text(name), value.map(text)))
+            .collect();
+        assert_eq!(env.get("PLUGMESH_NATS__URL"), Some(&None));
+        assert_eq!(env.get("PATH"), None, "it is inherited");
+        for (name, value) in [
+            ("PLUGMESH_MODE", "fast"),
+            ("PLUGMESH_AGENT", "unix:///tmp/x"),
+        ] {
+            assert_eq!(env.get(name), Some(&Some(value.to_owned())));
+        }
     }
 
     #[tokio::test]
