@@ -5,7 +5,7 @@ mod unix;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mesh_proto::DESCRIPTOR;
-use mesh_proto::attach::{AttachFrames, AttachHandler, PeerInfo, attach_server};
+use mesh_proto::attach::{AttachFrames, AttachHandler, AttachServer, PeerInfo, attach_server};
 use mesh_runtime::grpc::{self, bind_tcp};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -78,16 +78,18 @@ impl Sockets {
         }
     }
 
-    /// Serves until `stop` is cancelled and all streams have ended, or one of the servers fails.
+    /// Serves until `stop` is cancelled and all streams have ended, or one of the servers fails. From
+    /// when `leaving` is cancelled, health checks say that nobody should come any more.
     ///
     /// # Errors
     /// When a server fails.
     pub(crate) async fn serve(
         self,
         streams: Streams,
+        leaving: CancellationToken,
         stop: CancellationToken,
     ) -> Result<(), AgentError> {
-        let (_health, routes) = grpc::health_and_reflection(DESCRIPTOR, &[SERVICE]).await?;
+        let (health, routes) = grpc::health_and_reflection(DESCRIPTOR, &[SERVICE]).await?;
         let routes = routes.add_service(attach_server(Handler { streams }));
         let (unix, path) = self.unix.into_parts();
         let place = path.path().display().to_string();
@@ -108,7 +110,16 @@ impl Sockets {
                 Some((listener, address)) => serve_tcp(listener, address, routes, stop).await,
             }
         };
-        tokio::try_join!(unix, tcp)?;
+        let not_serving = async {
+            leaving.cancelled().await;
+            health.set_not_serving::<AttachServer<Handler>>().await;
+            // The servers end by themselves.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = async { tokio::try_join!(unix, tcp) } => { ended?; }
+            () = not_serving => {}
+        }
         drop(path);
         Ok(())
     }

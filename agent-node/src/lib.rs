@@ -16,6 +16,7 @@ mod control;
 mod data;
 mod drain;
 mod error;
+mod generation;
 mod launch;
 mod metrics;
 mod permissions;

@@ -26,6 +26,7 @@ use crate::control::{Beacons, Control, follow_coordinators};
 use crate::data::{CHECKS, Door, Plane, PlaneConfig, Streams, serve_inbox, sweep};
 use crate::drain::Drain;
 use crate::error::AgentError;
+use crate::generation;
 use crate::launch::LaunchBook;
 use crate::metrics::AgentMetrics;
 use crate::roster::{self, Roster};
@@ -84,6 +85,11 @@ pub async fn run(config: RunConfig, context: Context) -> Result<(), AgentError> 
         path: dir.clone(),
         source,
     })?;
+    let generation =
+        generation::draw(dir, roster::now().0).map_err(|source| AgentError::DataDir {
+            path: dir.clone(),
+            source,
+        })?;
     let (table, tables, table_driver) = TableStore::open(Some(dir.join("table.json")))?;
     let latches = Latches::new(&context, &table);
     let tasks = context.tasks.clone();
@@ -94,7 +100,7 @@ pub async fn run(config: RunConfig, context: Context) -> Result<(), AgentError> 
         context,
         roster: Roster::default(),
         book: LaunchBook::default(),
-        generation: Generation(roster::now().0),
+        generation,
         table,
         tables,
     };
@@ -268,7 +274,8 @@ async fn run_data(
         grace: agent.drain_grace.get(),
     };
     let address = sockets.for_plugins();
-    let servers = sockets.serve(streams, stop.clone());
+    let leaving = parts.stages.restarts.clone();
+    let servers = sockets.serve(streams, leaving, stop.clone());
     attach_ready.set_ready();
     // Nobody waits for it when the agent stops already.
     let _ = up.send(DataSide {

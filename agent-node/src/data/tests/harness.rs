@@ -22,6 +22,7 @@ use router::{CallOutput, CallRequest, CallStream, Router, RouterConfig, TableSto
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 use tonic::{Status, Streaming};
 
@@ -42,6 +43,8 @@ pub(super) struct Node {
     pub(super) roster: Roster,
     pub(super) book: LaunchBook,
     pub(super) checks: Arc<Semaphore>,
+    /// Told when the agent begins to stop.
+    pub(super) leaving: CancellationToken,
     pub(super) metrics: Metrics,
     pub(super) address: String,
     name: NodeId,
@@ -100,6 +103,7 @@ impl Node {
             ..Config::default()
         })
         .unwrap();
+        let leaving = CancellationToken::new();
         let checks = Arc::new(Semaphore::new(CHECKS));
         let address = sockets.for_plugins();
         let streams = Streams {
@@ -114,13 +118,14 @@ impl Node {
             tasks: tasks.clone(),
             grace: Duration::from_secs(5),
         };
-        tasks.spawn("attach", sockets.serve(streams, stop));
+        tasks.spawn("attach", sockets.serve(streams, leaving.clone(), stop));
         Self {
             plane,
             router,
             roster,
             book,
             checks,
+            leaving,
             metrics,
             address,
             name,

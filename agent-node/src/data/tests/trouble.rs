@@ -9,9 +9,13 @@ use mesh_proto::plugin::{CapabilityChange, Hello, PluginFrame, Ready, host_frame
 use mesh_proto::status::from_status;
 use router::CallEvent;
 use serde_json::Map;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
-use super::harness::{Node, Plugin, finish, hello, manifest};
+use super::harness::{Node, Plugin, SOON, finish, hello, manifest};
 use crate::data::CHECKS;
 use crate::launch::Launched;
 use crate::roster::new_instance;
@@ -423,4 +427,22 @@ async fn checks_of_schemas_that_never_end_do_not_pile_up_nor_keep_others_out() {
     drop(stuck);
     node.plugin_with(with_schema).await;
     assert_eq!(node.checks.available_permits(), CHECKS);
+}
+
+#[tokio::test]
+async fn a_node_that_stops_says_so_to_health_checks() {
+    let node = Node::start().await;
+    let endpoint = Endpoint::from_shared(node.address.clone()).unwrap();
+    let mut health = HealthClient::new(endpoint.connect().await.unwrap());
+    let request = HealthCheckRequest {
+        service: "plugmesh.plugin.v1.PluginHost".to_owned(),
+    };
+    let mut states = health.watch(request).await.unwrap().into_inner();
+    let mut next = async || {
+        let state = timeout(SOON, states.message()).await.unwrap();
+        state.unwrap().unwrap().status()
+    };
+    assert_eq!(next().await, ServingStatus::Serving);
+    node.leaving.cancel();
+    assert_eq!(next().await, ServingStatus::NotServing);
 }
