@@ -85,9 +85,10 @@ impl NodeInbox {
     ///   result larger than 128 KiB goes as chunks marked as fragments, then the `Result`; all
     ///   chunks of an answer, fragments or not, are counted in one sequence from 0, and the reply with
     ///   the `Result` says how many there were, so that a lost one is noticed;
-    /// - a `Credit` of 0 asks whether the node still knows the call (callers ask after a lost
-    ///   connection): answer it with a `Credit` of 0 if so, else with the error OUTCOME_UNKNOWN.
-    ///   Without an answer the caller takes the outcome for unknown after a second;
+    /// - a `Credit` of 0 asks whether the node still knows the call (callers ask every few seconds,
+    ///   and after a lost connection): answer it at once, however busy the plugin is, with a `Credit`
+    ///   of 0 if so, else with the error OUTCOME_UNKNOWN. Without an answer to two in a row, or within
+    ///   a second after a lost connection, the caller takes the outcome for unknown;
     /// - a `Cancel` or `Chunk` of a call that the node does not know is left out.
     pub async fn recv(&mut self) -> Option<(NodeRequest, ReplyTo)> {
         loop {
