@@ -27,16 +27,8 @@ pub struct Ring {
 }
 
 impl Graph {
-    /// Whether a plugin with this manifest could start, were it here.
-    ///
-    /// # Errors
-    /// [`Cycle`] when it would close a ring.
-    pub fn check_candidate(&self, candidate: &Manifest) -> Result<(), Cycle> {
-        self.check_candidate_beside(candidate, &Self::default(), &|_| false)
-    }
-
-    /// The same, with those that are about to be here, too. What `runs` says yes to has started, so
-    /// it waits for nobody.
+    /// Whether a plugin with this manifest could start, were it here with those that are about to be.
+    /// What `runs` says yes to has started, so it waits for nobody.
     ///
     /// # Errors
     /// [`Cycle`] when the candidate would close a ring.
