@@ -6,6 +6,7 @@ use mesh_bus::Bus;
 use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_core::id::{InstanceId, MeshName, NodeId, PluginName};
 use mesh_core::state::InstanceState;
+use mesh_proto::attach::PeerInfo;
 use mesh_proto::control;
 use mesh_proto::plugin::{HostFrame, StateChange, host_frame};
 use mesh_proto::status::to_status;
@@ -82,11 +83,23 @@ impl Plane {
         (state.sessions.len(), state.draining)
     }
 
+    /// Streams of which nothing is known yet: all, and those of one peer.
+    pub(super) fn strangers(&self, peer: &PeerInfo) -> (usize, usize) {
+        self.lock().sessions.strangers(peer)
+    }
+
     /// A new stream of which nothing is known yet.
-    pub(super) fn open(&self, stop: &CancellationToken) -> (SessionKey, OutQueue, OutStream) {
+    pub(super) fn open(
+        &self,
+        peer: &PeerInfo,
+        stop: &CancellationToken,
+    ) -> (SessionKey, OutQueue, OutStream) {
         let (queue, stream) = OutQueue::new(stop.clone());
         let node = self.node().as_str();
-        let key = self.lock().sessions.open(node, queue.clone(), stop.clone());
+        let key = self
+            .lock()
+            .sessions
+            .open(node, peer, queue.clone(), stop.clone());
         self.shared.metrics.stream_opened();
         (key, queue, stream)
     }

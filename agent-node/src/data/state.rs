@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mesh_core::id::InstanceId;
 use mesh_core::manifest::Manifest;
+use mesh_proto::attach::PeerInfo;
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ pub(crate) struct SessionKey {
 #[derive(Debug)]
 pub(super) struct Session {
     serial: u64,
+    /// Who opened it.
+    peer: PeerInfo,
     pub(super) machine: Machine<InFlight>,
     pub(super) out: OutQueue,
     /// Ends the task that reads the stream.
@@ -83,6 +86,14 @@ pub(super) struct Calls {
     pub(super) next_deadline: Option<Instant>,
 }
 
+/// Whether two streams come from the same process or address, as far as can be told.
+fn is_same(one: &PeerInfo, other: &PeerInfo) -> bool {
+    match (one, other) {
+        (PeerInfo::Tcp(one), PeerInfo::Tcp(other)) => one.ip() == other.ip(),
+        _ => one == other,
+    }
+}
+
 impl Calls {
     /// A call began. True: its deadline is before all others.
     pub(super) fn begun(&mut self, deadline: Instant) -> bool {
@@ -99,6 +110,7 @@ impl Sessions {
     pub(super) fn open(
         &mut self,
         node: &str,
+        peer: &PeerInfo,
         out: OutQueue,
         stop: CancellationToken,
     ) -> SessionKey {
@@ -106,6 +118,7 @@ impl Sessions {
         let serial = self.serials;
         let index = self.slots.insert(Session {
             serial,
+            peer: peer.clone(),
             machine: Machine::new(node),
             out,
             stop,
@@ -141,6 +154,13 @@ impl Sessions {
 
     pub(super) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Streams whose Hello was not accepted yet: all, and those of one peer.
+    pub(super) fn strangers(&self, peer: &PeerInfo) -> (usize, usize) {
+        let strangers = || self.all().filter(|session| session.plugin.is_none());
+        let of_peer = strangers().filter(|session| is_same(&session.peer, peer));
+        (strangers().count(), of_peer.count())
     }
 
     pub(super) fn key_of(&self, instance: InstanceId) -> Option<SessionKey> {

@@ -51,6 +51,12 @@ const LAST_FRAMES: usize = 16_384;
 /// The most open streams.
 const MAX_STREAMS: usize = 4_096;
 
+/// The most streams whose Hello has not come: nothing else bounds what they make the agent keep.
+pub(super) const MAX_STRANGERS: usize = 128;
+
+/// The most of them from one process or address, so that it can't keep others out.
+pub(super) const MAX_STRANGERS_OF_PEER: usize = 64;
+
 /// What every stream needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Streams {
@@ -84,8 +90,17 @@ pub(crate) fn open(
         let text = format!("this agent has {MAX_STREAMS} open streams, which is the most");
         return Err(to_status(&MeshError::new(ErrorCode::Overloaded, text)));
     }
+    let (strangers, of_peer) = streams.plane.strangers(peer);
+    if strangers >= MAX_STRANGERS || of_peer >= MAX_STRANGERS_OF_PEER {
+        let text = format!(
+            "too many streams wait for their Hello ({strangers}, {of_peer} of them from {peer}; \
+             {MAX_STRANGERS} and {MAX_STRANGERS_OF_PEER} are the most): send Hello at once"
+        );
+        let error = MeshError::new(ErrorCode::Overloaded, text);
+        return Err(to_status(&error.retry_after(Duration::from_secs(1))));
+    }
     let stop = CancellationToken::new();
-    let (key, out, out_stream) = streams.plane.open(&stop);
+    let (key, out, out_stream) = streams.plane.open(peer, &stop);
     let mut task = StreamTask {
         key,
         streams: streams.clone(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::state::Phase;
 use mesh_proto::common;
+use mesh_proto::plugin::plugin_host_client::PluginHostClient;
 use mesh_proto::plugin::{CapabilityChange, Hello, PluginFrame, Ready, host_frame, plugin_frame};
 use mesh_proto::status::from_status;
 use router::CallEvent;
@@ -17,6 +18,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::harness::{Node, Plugin, SOON, finish, hello, manifest};
 use crate::data::CHECKS;
+use crate::data::stream::MAX_STRANGERS_OF_PEER;
 use crate::launch::Launched;
 use crate::roster::new_instance;
 
@@ -445,4 +447,35 @@ async fn a_node_that_stops_says_so_to_health_checks() {
     assert_eq!(next().await, ServingStatus::Serving);
     node.leaving.cancel();
     assert_eq!(next().await, ServingStatus::NotServing);
+}
+
+#[tokio::test]
+async fn streams_that_say_nothing_are_few_and_leave_room_for_those_that_do() {
+    let node = Node::start().await;
+    let mut plugin = node.plugin("time", &["now"]).await;
+    let channel = Endpoint::from_shared(node.address.clone()).unwrap();
+    let mut client = PluginHostClient::new(channel.connect().await.unwrap());
+    let mut silent = Vec::new();
+    let refused = loop {
+        assert!(silent.len() <= MAX_STRANGERS_OF_PEER);
+        match client.attach(tokio_stream::pending()).await {
+            Ok(stream) => silent.push(stream),
+            Err(status) => break from_status(&status),
+        }
+    };
+    assert_eq!(silent.len(), MAX_STRANGERS_OF_PEER);
+    assert_eq!(refused.code, ErrorCode::Overloaded);
+    assert!(refused.message.contains("Hello"), "{refused}");
+    let call = node.call("now", "{}");
+    let (id, _) = plugin.invoked().await;
+    plugin.answer(id, "noon").await;
+    assert_eq!(finish(call).await.unwrap().payload, "noon");
+    // One that goes makes room.
+    silent.pop();
+    let again = async {
+        while client.attach(tokio_stream::pending()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, again).await.unwrap();
 }
