@@ -23,6 +23,12 @@ use crate::run::Stages;
 /// A process that did not attach within this time is said so.
 const ATTACH_TIME: Duration = Duration::from_secs(30);
 
+/// A process that lives on without its stream for this time hangs, and is ended.
+const LOST_TIME: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether a process lives without its stream.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// One process of one plugin.
 pub(super) struct Slot {
     config: Arc<SupervisorConfig>,
@@ -215,9 +221,18 @@ impl Slot {
         let late = tokio::time::sleep_until(process.started + ATTACH_TIME);
         let mut late = std::pin::pin!(late);
         let mut looked = false;
+        let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
                 end = process.wait() => return down(end),
+                _ = look.tick() => if self.is_lost(token) {
+                    tracing::warn!(plugin = %self.launch.name, pid = process.id(), "ending a plugin that hangs");
+                    let end = process.stop().await;
+                    return down(format!(
+                        "its process ran without a connection for {} s and was ended: {end}",
+                        LOST_TIME.as_secs()
+                    ));
+                },
                 () = stop.cancelled() => {
                     let end = process.stop().await;
                     tracing::debug!(plugin = %self.launch.name, "stopped: {end}");
@@ -241,6 +256,19 @@ impl Slot {
                 }
             }
         }
+    }
+
+    /// Whether the process was attached, lost its stream and has not come back for long.
+    fn is_lost(&self, token: &str) -> bool {
+        let Some(launched) = self.config.book.get(token) else {
+            return false;
+        };
+        let limit = u64::try_from(LOST_TIME.as_millis()).unwrap_or(u64::MAX);
+        let fact = self.roster().get(launched.instance);
+        launched.refused.is_none()
+            && fact.is_some_and(|fact| {
+                fact.phase == Phase::Failed && now().millis_since(fact.since) >= limit
+            })
     }
 
     /// Says so when the process has not attached.

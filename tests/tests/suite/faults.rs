@@ -86,6 +86,27 @@ async fn calls_of_a_killed_plugin_end_at_once_and_it_comes_back() {
     .await;
 }
 
+#[tokio::test]
+async fn a_plugin_that_hangs_is_ended_and_started_again() {
+    let mesh = two_nodes().await;
+    let pid = probe_pid(&mesh).await;
+    let raw = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(raw, Signal::STOP).unwrap();
+    // Its stream is lost when its keep-alive is not answered, then it is given time to come back.
+    wait::until("another process answers", PATIENCE * 4, || async {
+        let answer = mesh.call_tool("probe_pid", json!({})).await?;
+        let text = answer["result"]["content"][0]["text"].as_str();
+        if text.is_some_and(|text| text != pid.to_string()) {
+            return Ok(());
+        }
+        anyhow::bail!("{answer}")
+    })
+    .await;
+    assert_eq!(process::resident_bytes(pid), 0, "the one that hung is gone");
+    let answer = mesh.call_tool("calculator_add", json!({"a": 20, "b": 22}));
+    assert_eq!(sum_of(&answer.await.unwrap()), Some(42.0));
+}
+
 /// Calls the calculator without pause until told to stop; counts good and bad answers.
 struct Caller {
     stop: Arc<AtomicBool>,
