@@ -1,5 +1,7 @@
 //! Lines that plugins write end up in the log of the mesh.
 
+use std::borrow::Cow;
+
 use mesh_core::error::Place;
 use mesh_proto::common;
 use tokio::time::Instant;
@@ -31,7 +33,8 @@ pub(crate) fn write(dropped: u64, place: &Place, log: &common::Log) {
     tell_dropped(dropped, &place.plugin, &place.instance);
     let fields = String::from_utf8_lossy(&log.fields);
     let trace = log.trace.as_ref().map(|trace| trace_id(&trace.traceparent));
-    let (message, logger) = (cut(&log.message), log.logger.as_str());
+    let (message, logger) = (clean(cut(&log.message)), clean(&log.logger));
+    let logger = &*logger;
     let (plugin, instance) = (place.plugin.as_str(), place.instance.as_str());
     // Each level is a call site of its own, which the filter can switch off.
     macro_rules! line {
@@ -42,7 +45,7 @@ pub(crate) fn write(dropped: u64, place: &Place, log: &common::Log) {
                 instance,
                 logger = (!logger.is_empty()).then_some(logger),
                 trace_id = trace.filter(|trace| !trace.is_empty()),
-                fields = (!fields.is_empty()).then(|| cut(&fields)),
+                fields = (!fields.is_empty()).then(|| clean(cut(&fields))).as_deref(),
                 "{message}"
             )
         };
@@ -63,7 +66,7 @@ pub(crate) fn write_output(gate: &mut RateGate, plugin: &str, stream: &str, line
         return;
     };
     tell_dropped(dropped, plugin, "");
-    tracing::info!(target: "plugin", plugin, stream, "{}", cut(line));
+    tracing::info!(target: "plugin", plugin, stream, "{}", clean(cut(line)));
 }
 
 fn tell_dropped(dropped: u64, plugin: &str, instance: &str) {
@@ -80,6 +83,19 @@ fn tell_dropped(dropped: u64, plugin: &str, instance: &str) {
 /// The trace id within a `traceparent` (W3C Trace Context: version-trace-parent-flags).
 fn trace_id(traceparent: &str) -> &str {
     traceparent.split('-').nth(1).unwrap_or_default()
+}
+
+/// Writes control characters out, so that a plugin can forge no line and move no cursor.
+fn clean(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let written = text.chars().flat_map(|c| {
+        let escaped = c.is_control().then(|| c.escape_default());
+        let plain = escaped.is_none().then_some(c);
+        escaped.into_iter().flatten().chain(plain)
+    });
+    Cow::Owned(written.collect())
 }
 
 fn cut(text: &str) -> &str {
@@ -99,6 +115,12 @@ mod tests {
         let text = "é".repeat(MAX_TEXT);
         assert_eq!(cut(&text).len(), MAX_TEXT);
         assert_eq!(cut("short"), "short");
+    }
+
+    #[test]
+    fn a_text_cannot_forge_a_line() {
+        assert_eq!(clean("one\n\u{1b}[31mé"), "one\\n\\u{1b}[31mé");
+        assert_eq!(clean("plain"), "plain");
     }
 
     #[test]

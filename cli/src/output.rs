@@ -79,8 +79,7 @@ pub fn table<const N: usize>(
     table.load_style(presets::NOTHING);
     table.set_header(head);
     for row in rows {
-        // A line break in a cell would break the row.
-        table.add_row(row.map(|cell| cell.replace(['\n', '\r', '\t'], " ")));
+        table.add_row(row.map(|cell| printable(&cell)));
     }
     let text = table.to_string();
     let lines: Vec<&str> = text.lines().map(|line| line.trim_end()).collect();
@@ -89,6 +88,13 @@ pub fn table<const N: usize>(
         .map(|line| line.strip_prefix(' ').unwrap_or(line))
         .collect();
     lines.join("\n")
+}
+
+/// Plugins name and describe themselves: no text of theirs breaks a row, moves the cursor or turns the
+/// direction of writing.
+pub fn printable(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.replace(|c: char| c.is_control() || turns(c), " ")
 }
 
 /// `1 tool`, `2 tools`.
