@@ -98,6 +98,13 @@ async fn serve_connection(
         tracing::debug!(%error, "a connection was closed at once");
         return;
     }
+    let spoke = tokio::select! {
+        spoke = speaks_in_time(&stream, limits.header_timeout) => spoke,
+        () = stop.cancelled() => false,
+    };
+    if !spoke {
+        return;
+    }
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -119,4 +126,27 @@ async fn serve_connection(
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended with an error");
     }
+}
+/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Waits until it can be told which version of HTTP a client speaks, from where on the protocol's own
+/// time-outs hold. False: it said too little in time, or has gone.
+pub async fn speaks_in_time(stream: &TcpStream, limit: Duration) -> bool {
+    let known = async {
+        let mut seen = [0; PREFACE.len()];
+        loop {
+            let count = stream.peek(&mut seen).await.unwrap_or(0);
+            let begin = seen.get(..count).unwrap_or_default();
+            if count == 0 {
+                return false;
+            }
+            if count == PREFACE.len() || !PREFACE.starts_with(begin) {
+                return true;
+            }
+            // What was peeked at stays readable, so there is nothing to wait for but time.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(limit, known).await.unwrap_or(false)
 }

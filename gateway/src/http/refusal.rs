@@ -142,6 +142,10 @@ pub fn of_library(status: StatusCode, text: &str) -> Refusal {
         ),
         _ => None,
     };
+    // The library says 415 of a body of the right media type that is no message.
+    if status == StatusCode::UNSUPPORTED_MEDIA_TYPE && text.contains("deserialize") {
+        return Refusal::new(StatusCode::BAD_REQUEST, text);
+    }
     let full = text.contains("gateway.max_sessions");
     if let Some(at) = text.find("Unsupported MCP-Protocol-Version: ") {
         let named = text.get(at..).unwrap_or(text);
@@ -185,6 +189,11 @@ mod tests {
             "Unsupported MCP-Protocol-Version: 1999-01-01; this server speaks 2024-11-05, \
              2025-03-26, 2025-06-18, 2025-11-25, 2026-07-28"
         );
+        let body = of_library(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "fail to deserialize request body recursion limit exceeded",
+        );
+        assert_eq!(body.status, StatusCode::BAD_REQUEST);
         let full = of_library(
             StatusCode::INTERNAL_SERVER_ERROR,
             "Encounter an error when create session: 2 sessions are open, as many as \

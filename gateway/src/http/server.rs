@@ -9,6 +9,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use mesh_runtime::Tasks;
+use mesh_runtime::http_server::speaks_in_time;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -88,6 +89,13 @@ async fn serve_connection(
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was closed at once");
+        return;
+    }
+    let spoke = tokio::select! {
+        spoke = speaks_in_time(&stream, limits.headers) => spoke,
+        () = stop.cancelled() => false,
+    };
+    if !spoke {
         return;
     }
     let mut builder = Builder::new(TokioExecutor::new());

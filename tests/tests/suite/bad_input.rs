@@ -198,6 +198,30 @@ async fn bad_http_gets_one_clear_line() {
 }
 
 #[tokio::test]
+async fn connections_that_say_nothing_are_closed() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let lines = "max_connections = 4\nrequest_timeout = \"500ms\"";
+    let mesh = Plan::new()
+        .agent("node-a")
+        .gateway_lines(lines)
+        .start()
+        .await;
+    let mut silent = Vec::new();
+    for begin in [&b""[..], b"PRI * HT", b"", b"P"] {
+        let address = ("127.0.0.1", mesh.gateway.port);
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        silent.push(stream);
+    }
+    mesh.gateway.wait_ready().await;
+    for mut stream in silent {
+        let limit = std::time::Duration::from_secs(10);
+        let end = tokio::time::timeout(limit, stream.read(&mut [0; 8])).await;
+        assert!(end.is_ok(), "the gateway closes it");
+    }
+}
+
+#[tokio::test]
 async fn bad_mcp_messages_get_one_clear_error() {
     let mesh = mesh().await;
     let mut transcript = Transcript::new("mcp_messages");
