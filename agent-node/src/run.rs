@@ -90,7 +90,7 @@ pub async fn run(config: RunConfig, context: Context) -> Result<(), AgentError> 
             path: dir.clone(),
             source,
         })?;
-    let (table, tables, table_driver) = TableStore::open(Some(dir.join("table.json")))?;
+    let (table, tables, table_driver) = TableStore::open(Some(dir.join("table.snapshot")))?;
     let latches = Latches::new(&context, &table);
     let tasks = context.tasks.clone();
     let parts = Parts {

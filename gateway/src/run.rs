@@ -100,7 +100,7 @@ impl Gateway {
             path: settings.data_dir.clone(),
             source,
         })?;
-        let path = settings.data_dir.join("table.json");
+        let path = settings.data_dir.join("table.snapshot");
         let (store, table, store_driver) = TableStore::open(Some(path))?;
 
         let tasks = context.tasks.child();
