@@ -91,9 +91,7 @@ fn is_default_registry(source: &str) -> bool {
     let index = source
         .strip_prefix("registry+")
         .or_else(|| source.strip_prefix("sparse+"));
-    index.is_some_and(|index| {
-        index.ends_with("/rust-lang/crates.io-index") || index.ends_with("//index.crates.io/")
-    })
+    index.is_some_and(|index| index.ends_with("/rust-lang/crates.io-index"))
 }
 
 fn ban_fault(package: &Package, policy: &Policy) -> Option<String> {
