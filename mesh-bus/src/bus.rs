@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_nats::Subject;
 use bytes::Bytes;
 use mesh_core::error::{ErrorCode, MeshError};
-use mesh_core::id::{Generation, InstanceId, NodeId};
+use mesh_core::id::{Generation, InstanceId, MeshName, NodeId};
 use mesh_core::subject;
 use mesh_proto::control::node_reply::Body;
 use mesh_proto::{common, control};
@@ -14,12 +14,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::{BusConfig, BusLimits};
-use crate::connect::{Connector, LinkEvents, is_connected};
+use crate::connect::{Connector, LinkEvents};
 use crate::driver::{BusDriver, Closer};
 use crate::error::{BusBusy, BusError};
+use crate::link::{Link, Refused, Subscriber};
 use crate::load::Loads;
 use crate::node::{self, NodeInbox, ReplyTo};
-use crate::outbox::{Credit, Frame, LIBRARY_QUEUE, Refused};
+use crate::outbox::{Credit, Frame, LIBRARY_QUEUE};
 use crate::pending::PendingCall;
 use crate::shared::Shared;
 use crate::slot::{Target, Upload};
@@ -60,17 +61,23 @@ impl Bus {
         let client = Connector::new(&config)?
             .connect_lazily(events.clone(), LIBRARY_QUEUE)
             .await?;
+        Self::over(client.into(), events, config.mesh, limits).await
+    }
+
+    /// The bus over a connection.
+    pub(crate) async fn over(
+        link: Link,
+        events: Arc<LinkEvents>,
+        mesh: MeshName,
+        limits: BusLimits,
+    ) -> Result<(Self, BusDriver), BusError> {
         let owner = fastrand::u64(..);
-        let inbox: Subject = subject::inbox_all(&config.mesh, owner).as_str().into();
-        let probe_subject: Subject = subject::probe(&config.mesh, owner).as_str().into();
-        let closed = |_| BusError::Closed;
-        let inbox = client.subscribe(inbox).await.map_err(closed)?;
-        let probe = client
-            .subscribe(probe_subject.clone())
-            .await
-            .map_err(closed)?;
-        let slots = Slots::new(config.mesh.clone(), owner, limits);
-        let shared = Arc::new(Shared::new(config.mesh, client, events, slots));
+        let inbox: Subject = subject::inbox_all(&mesh, owner).as_str().into();
+        let probe_subject: Subject = subject::probe(&mesh, owner).as_str().into();
+        let inbox = link.subscribe(inbox).await?;
+        let probe = link.subscribe(probe_subject.clone()).await?;
+        let slots = Slots::new(mesh.clone(), owner, limits);
+        let shared = Arc::new(Shared::new(mesh, link, events, slots));
         let driver = BusDriver {
             shared: Closer(shared.clone()),
             inbox,
@@ -211,7 +218,7 @@ impl Bus {
         now: Instant,
     ) -> Result<u64, MeshError> {
         let shared = &self.shared;
-        if !shared.is_up() || !is_connected(&shared.client) {
+        if !shared.is_up() || !shared.link.is_connected() {
             return Err(disconnected(shared, target));
         }
         if bytes > self.limits.max_payload {
@@ -265,9 +272,8 @@ impl Bus {
         Ok(inbox)
     }
 
-    async fn subscribe(&self, subject: Subject) -> Result<async_nats::Subscriber, BusError> {
-        let subscribed = self.shared.client.subscribe(subject).await;
-        subscribed.map_err(|_| BusError::Closed)
+    async fn subscribe(&self, subject: Subject) -> Result<Subscriber, BusError> {
+        self.shared.link.subscribe(subject).await
     }
 
     /// Sends a reply: without waiting, and in order with all other replies. Results and errors are

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use tokio::sync::Notify;
 
@@ -55,6 +54,11 @@ impl LinkEvents {
             Event::ClientError(error) => tracing::debug!(%error, "no connection to NATS yet"),
             Event::Draining => {}
         }
+        self.tell();
+    }
+
+    /// Wakes whoever follows.
+    pub fn tell(&self) {
         self.changed.notify_waiters();
         self.changed.notify_one();
     }
@@ -177,11 +181,6 @@ fn reconnect_delay(attempt: usize) -> Duration {
         0 | 1 => fastrand::u64(0..=20),
         _ => fastrand::u64(100..=250),
     })
-}
-
-/// Whether a connection stands, by what the library knows.
-pub(crate) fn is_connected(client: &Client) -> bool {
-    client.connection_state() == State::Connected
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_nats::{Subject, Subscriber};
+use async_nats::Subject;
 use futures::StreamExt;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::connect::is_connected;
+use crate::link::Subscriber;
 use crate::outbox::Frame;
 use crate::shared::Shared;
 use crate::slots::Effects;
@@ -77,15 +77,16 @@ impl BusDriver {
             )
         };
         tokio::select! {
+            biased;
             () = stop => {}
             _ = parts => {}
         }
         shared.close();
         let leave = async {
             shared.outbox.carry().await;
-            shared.client.flush().await
+            shared.link.flush().await
         };
-        if !matches!(timeout(LEAVE, leave).await, Ok(Ok(()))) {
+        if !matches!(timeout(LEAVE, leave).await, Ok(true)) {
             tracing::debug!("the bus was closed before all frames had left");
         }
     }
@@ -162,9 +163,10 @@ async fn sweep(shared: &Shared) {
     loop {
         let due = shared.slots().next_due();
         tokio::select! {
-            () = shared.timer.notified() => continue,
+            biased;
             // Waiting a little longer makes one sweep of many deadlines.
             () = sleep_until(shared.instant(due) + SWEEP), if due != u64::MAX => {}
+            () = shared.timer.notified() => continue,
         }
         let now = shared.micros(Instant::now());
         let up = shared.is_up();
@@ -177,7 +179,7 @@ async fn sweep(shared: &Shared) {
 async fn watch(shared: &Shared, probe: &mut Subscriber, subject: &Subject) {
     let mut before = false;
     loop {
-        while !is_connected(&shared.client) {
+        while !shared.link.is_connected() {
             look(shared).await;
         }
         let changes = shared.events.changes();
@@ -187,7 +189,7 @@ async fn watch(shared: &Shared, probe: &mut Subscriber, subject: &Subject) {
         went_up(shared, before);
         before = true;
         let mut dropped = shared.events.dropped.load(Ordering::Relaxed);
-        while shared.events.changes() == changes && is_connected(&shared.client) {
+        while shared.events.changes() == changes && shared.link.is_connected() {
             look(shared).await;
             let now = shared.events.dropped.load(Ordering::Relaxed);
             if now != dropped {
@@ -203,6 +205,7 @@ async fn watch(shared: &Shared, probe: &mut Subscriber, subject: &Subject) {
 
 async fn look(shared: &Shared) {
     tokio::select! {
+        biased;
         () = shared.events.changed.notified() => {}
         () = sleep(LOOK) => {}
     }
@@ -226,7 +229,7 @@ async fn prove(shared: &Shared, probe: &mut Subscriber, subject: &Subject, chang
             std::future::pending().await
         };
         let back = timeout(PROBE, there_and_back).await.is_ok();
-        if shared.events.changes() != changes || !is_connected(&shared.client) {
+        if shared.events.changes() != changes || !shared.link.is_connected() {
             return false;
         }
         if back {

@@ -1,10 +1,11 @@
 //! Load beacons: how busy every instance is, about once a second, lossy.
 
-use async_nats::Subscriber;
 use futures::StreamExt;
 use mesh_core::subject::parse_node_load;
 use mesh_proto::control::LoadBeacon;
 use prost::Message;
+
+use crate::link::Subscriber;
 
 /// The beacons of all nodes of the mesh.
 #[derive(Debug)]

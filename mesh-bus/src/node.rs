@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Message, Subject, Subscriber};
+use async_nats::{Message, Subject};
 use bytes::Buf;
 use futures::{FutureExt, StreamExt};
 use mesh_core::error::{ErrorCode, MeshError};
@@ -13,6 +13,7 @@ use mesh_proto::control::{NodeReply, NodeRequest, node_reply, node_request};
 use prost::Message as _;
 use tokio::time::timeout;
 
+use crate::link::Subscriber;
 use crate::outbox::Frame;
 use crate::shared::Shared;
 use crate::stats::add;

@@ -13,18 +13,17 @@
 //! has more than a few milliseconds of bulk before it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::client::traits::Publisher;
+use async_nats::Subject;
 use async_nats::message::OutboundMessage;
-use async_nats::{Client, PublishErrorKind, Statistics, Subject};
 use bytes::Bytes;
 use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::link::{Link, Refused};
 use crate::wire;
 
 /// Frames that may be in the library's queue.
@@ -44,15 +43,6 @@ const CONGESTED_BYTES: usize = 32 << 20;
 /// so that no flood of them gets the calls of others refused.
 const CROWDED_FRAMES: usize = 256;
 const CROWDED_BYTES: usize = 1 << 20;
-
-/// Why a frame can't be sent at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// The broker takes no frames of this size.
-    TooLarge,
-    /// The connection is closed for good.
-    Closed,
-}
 
 /// A frame on its way out.
 #[derive(Debug, Clone)]
@@ -205,18 +195,16 @@ impl Queue {
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    client: Client,
-    statistics: Arc<Statistics>,
+    link: Link,
     queue: Mutex<Queue>,
     /// There is something for the driver to carry over.
     pub work: Notify,
 }
 
 impl Outbox {
-    pub fn new(client: Client) -> Self {
+    pub fn new(link: Link) -> Self {
         Self {
-            statistics: client.statistics(),
-            client,
+            link,
             queue: Mutex::default(),
             work: Notify::new(),
         }
@@ -238,7 +226,7 @@ impl Outbox {
             };
             // One poll puts it into the library's queue, or tells that there is no room. Without a
             // budget: a task that has used up its own would see a full queue where there is none.
-            let now = tokio::task::unconstrained(self.client.publish_message(message));
+            let now = tokio::task::unconstrained(self.link.publish(message));
             match now.now_or_never() {
                 Some(Ok(())) => {
                     queue.library.put(frame.payload.len());
@@ -247,7 +235,7 @@ impl Outbox {
                     }
                     return Ok(false);
                 }
-                Some(Err(error)) => return Err(refused(&error)),
+                Some(Err(refused)) => return Err(refused),
                 None => {}
             }
         }
@@ -278,9 +266,7 @@ impl Outbox {
     }
 
     fn settle(&self, queue: &mut Queue) {
-        queue
-            .library
-            .settle(self.statistics.out_messages.load(Ordering::Relaxed));
+        queue.library.settle(self.link.taken());
     }
 
     /// Whether progress and log lines are to be left out.
@@ -317,7 +303,7 @@ impl Outbox {
                 payload: frame.payload,
                 headers: None,
             };
-            if let Err(error) = self.client.publish_message(message).await {
+            if let Err(error) = self.link.publish(message).await {
                 // The size was checked by begin_call; what remains is a closed connection, whose
                 // calls the driver ends.
                 tracing::warn!(%error, "a frame could not be sent");
@@ -347,13 +333,6 @@ impl Outbox {
             None => true,
         });
         senders
-    }
-}
-
-fn refused(error: &async_nats::PublishError) -> Refused {
-    match error.kind() {
-        PublishErrorKind::MaxPayloadExceeded => Refused::TooLarge,
-        PublishErrorKind::InvalidSubject | PublishErrorKind::Send => Refused::Closed,
     }
 }
 

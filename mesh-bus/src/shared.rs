@@ -4,19 +4,20 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_nats::{Client, Subject};
+use async_nats::Subject;
 use mesh_core::id::MeshName;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::connect::LinkEvents;
-use crate::outbox::{Credit, Frame, Outbox, Refused};
+use crate::link::{Link, Refused};
+use crate::outbox::{Credit, Frame, Outbox};
 use crate::slots::{Effects, Slots};
 use crate::stats::{BusStats, add};
 
 pub(crate) struct Shared {
     pub mesh: MeshName,
-    pub client: Client,
+    pub link: Link,
     pub outbox: Outbox,
     pub stats: BusStats,
     pub events: Arc<LinkEvents>,
@@ -38,11 +39,11 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub fn new(mesh: MeshName, client: Client, events: Arc<LinkEvents>, slots: Slots) -> Self {
+    pub fn new(mesh: MeshName, link: Link, events: Arc<LinkEvents>, slots: Slots) -> Self {
         Self {
             mesh,
-            outbox: Outbox::new(client.clone()),
-            client,
+            outbox: Outbox::new(link.clone()),
+            link,
             stats: BusStats::default(),
             events,
             timer: Notify::new(),

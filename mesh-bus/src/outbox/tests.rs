@@ -7,7 +7,7 @@ async fn stuck() -> Outbox {
     let options = async_nats::ConnectOptions::new()
         .retry_on_initial_connect()
         .client_capacity(LIBRARY_QUEUE);
-    Outbox::new(options.connect("nats://127.0.0.1:1").await.unwrap())
+    Outbox::new(options.connect("nats://127.0.0.1:1").await.unwrap().into())
 }
 
 fn frame(call_id: u64, size: usize) -> Frame {
