@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -20,23 +20,35 @@ use rmcp::{ErrorData, RoleServer};
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::clients;
+
 /// The subject that the bare NATS responder listens on.
-pub const SUBJECT: &str = "bench.echo";
+pub const ECHO: &str = "bench.echo";
+
+/// The subject that the composition listens on.
+pub const COMPOSED: &str = "bench.composed";
 
 /// Runs one responder for ever.
-pub async fn serve(kind: &str, address: &str) -> anyhow::Result<()> {
-    match kind {
-        "nats" => nats(address).await,
-        "grpc" => grpc(address.parse()?).await,
-        "http" => http(address.parse()?).await,
-        "rmcp" => rmcp(address.parse()?).await,
-        other => anyhow::bail!("no responder {other:?}: nats, grpc, http and rmcp are there"),
+pub async fn serve(words: &[&str]) -> anyhow::Result<()> {
+    match words {
+        ["nats", url] => nats(url).await,
+        ["grpc", address] => grpc(address).await,
+        ["forward", url, socket] => forward(url, socket).await,
+        ["http", address] => http(address.parse()?).await,
+        ["rmcp", address] => rmcp(address.parse()?).await,
+        other => anyhow::bail!("no responder {other:?}"),
     }
 }
 
+/// A connection with the settings of the mesh's own.
+pub async fn connect_nats(url: &str) -> anyhow::Result<async_nats::Client> {
+    let options = async_nats::ConnectOptions::new().skip_subject_validation(true);
+    Ok(options.connect(url).await?)
+}
+
 async fn nats(url: &str) -> anyhow::Result<()> {
-    let client = async_nats::connect(url).await?;
-    let mut requests = client.subscribe(SUBJECT).await?;
+    let client = connect_nats(url).await?;
+    let mut requests = client.subscribe(ECHO).await?;
     while let Some(request) = requests.next().await {
         let reply = request.reply.context("a reply subject")?;
         client.publish(reply, request.payload).await?;
@@ -44,8 +56,35 @@ async fn nats(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Unary calls on `/bench.Echo/Unary`, a stream of frames on `/bench.Echo/Stream`.
-async fn grpc(address: SocketAddr) -> anyhow::Result<()> {
+/// The middle of the composition: each message goes out on one gRPC stream, its answer back to the
+/// subject that the message named. The subscription itself is the stream's source, a second task
+/// takes the answers, and nothing else is done: no limits, deadlines, credits or task for each call.
+async fn forward(url: &str, socket: &str) -> anyhow::Result<()> {
+    let client = connect_nats(url).await?;
+    let requests = client.subscribe(COMPOSED).await?;
+    let waiting: Arc<Mutex<slab::Slab<async_nats::Subject>>> = Arc::default();
+    let sent = waiting.clone();
+    let frames = requests.filter_map(move |request| {
+        let frame = request.reply.map(|reply| {
+            let mut waiting = sent.lock().unwrap_or_else(PoisonError::into_inner);
+            (waiting.insert(reply) as u64, request.payload)
+        });
+        std::future::ready(frame)
+    });
+    let mut answers = clients::open_stream(socket, frames).await?;
+    while let Some((id, payload)) = answers.message().await? {
+        let reply = waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(usize::try_from(id)?);
+        client.publish(reply, payload).await?;
+    }
+    Ok(())
+}
+
+/// Unary calls on `/bench.Echo/Unary`, a stream of frames on `/bench.Echo/Stream`; `address` is one
+/// of TCP or the path of a Unix socket.
+async fn grpc(address: &str) -> anyhow::Result<()> {
     let unary = tower::service_fn(|request: http::Request<axum::body::Body>| async {
         let echo = tower::service_fn(|request: Request<Bytes>| async {
             Ok::<_, Status>(Response::new(request.into_inner()))
@@ -67,12 +106,14 @@ async fn grpc(address: SocketAddr) -> anyhow::Result<()> {
     let routes = axum::Router::new()
         .route_service("/bench.Echo/Unary", unary)
         .route_service("/bench.Echo/Stream", stream);
-    tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .max_frame_size(256 * 1024)
-        .add_routes(tonic::service::Routes::from(routes))
-        .serve(address)
-        .await?;
+    let server = mesh_runtime::grpc::server().add_routes(tonic::service::Routes::from(routes));
+    if address.starts_with('/') {
+        let listener = tokio::net::UnixListener::bind(address)?;
+        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+        server.serve_with_incoming(incoming).await?;
+    } else {
+        server.serve(address.parse()?).await?;
+    }
     Ok(())
 }
 

@@ -8,8 +8,9 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use harness::raw_codec::RawCodec;
+use bytes::Bytes;
+use futures::Stream;
+use harness::raw_codec::{IdCodec, RawCodec};
 use http::uri::PathAndQuery;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -23,7 +24,10 @@ use mesh_proto::control;
 use router::{CallRequest, Router, RouterConfig, TableStore};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
-use tonic::transport::Endpoint;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::bare;
 
 /// Makes one call.
 pub type Call = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>>>>>;
@@ -36,12 +40,12 @@ where
 }
 
 /// Request and reply by the client library's own means.
-pub async fn nats(url: &str, payload: Bytes) -> anyhow::Result<Call> {
-    let client = async_nats::connect(url).await?;
+pub async fn nats(url: &str, subject: &'static str, payload: Bytes) -> anyhow::Result<Call> {
+    let client = bare::connect_nats(url).await?;
     Ok(call(move || {
         let (client, payload) = (client.clone(), payload.clone());
         async move {
-            let answer = client.request(crate::bare::SUBJECT, payload.clone()).await;
+            let answer = client.request(subject, payload.clone()).await;
             let answer = answer.map_err(|error| error.to_string())?;
             same_length(answer.payload.len(), payload.len())
         }
@@ -55,9 +59,41 @@ fn same_length(got: usize, sent: usize) -> Result<(), String> {
     Err(format!("{got} bytes came back of {sent}"))
 }
 
-async fn channel(url: &str) -> anyhow::Result<tonic::transport::Channel> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true);
-    Ok(endpoint.connect().await?)
+/// Connects to an URL or to the path of a Unix socket, with the settings of a plugin's stream.
+async fn channel(address: &str) -> anyhow::Result<Channel> {
+    let configure = |endpoint: Endpoint| {
+        endpoint
+            .tcp_nodelay(true)
+            .initial_stream_window_size(8 << 20)
+            .initial_connection_window_size(16 << 20)
+            .max_frame_size(256 << 10)
+    };
+    if !address.starts_with('/') {
+        let endpoint = configure(Endpoint::from_shared(address.to_owned())?);
+        return Ok(endpoint.connect().await?);
+    }
+    let path = address.to_owned();
+    let connect = tower::service_fn(move |_: http::Uri| {
+        let path = path.clone();
+        async move {
+            let stream = tokio::net::UnixStream::connect(path).await?;
+            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+        }
+    });
+    let endpoint = configure(Endpoint::from_static("http://localhost"));
+    Ok(endpoint.connect_with_connector(connect).await?)
+}
+
+/// Opens the stream of frames with an id.
+pub async fn open_stream(
+    address: &str,
+    frames: impl Stream<Item = (u64, Bytes)> + Send + 'static,
+) -> anyhow::Result<Streaming<(u64, Bytes)>> {
+    let mut client = tonic::client::Grpc::new(channel(address).await?);
+    client.ready().await?;
+    let path = PathAndQuery::from_static("/bench.Echo/Stream");
+    let request = tonic::Request::new(frames);
+    Ok(client.streaming(request, path, IdCodec).await?.into_inner())
 }
 
 /// Unary gRPC.
@@ -78,27 +114,18 @@ pub async fn grpc_unary(url: &str, payload: Bytes) -> anyhow::Result<Call> {
 }
 
 /// Frames with an id on one gRPC stream, as the plugin protocol has them.
-pub async fn grpc_stream(url: &str, payload: Bytes) -> anyhow::Result<Call> {
-    let mut client = tonic::client::Grpc::new(channel(url).await?);
-    client.ready().await?;
-    let (frames, queue) = mpsc::channel::<Bytes>(1_024);
-    let path = PathAndQuery::from_static("/bench.Echo/Stream");
+pub async fn grpc_stream(address: &str, payload: Bytes) -> anyhow::Result<Call> {
+    let (frames, queue) = mpsc::channel(1_024);
     let stream = tokio_stream::wrappers::ReceiverStream::new(queue);
-    let request = tonic::Request::new(stream);
-    let mut answers = client
-        .streaming(request, path, RawCodec)
-        .await?
-        .into_inner();
+    let mut answers = open_stream(address, stream).await?;
     let waiting: Rc<RefCell<slab::Slab<oneshot::Sender<usize>>>> = Rc::default();
     let arrived = waiting.clone();
     tokio::task::spawn_local(async move {
-        while let Ok(Some(mut frame)) = answers.message().await {
-            let id = frame.get_u64();
-            let sender = arrived
-                .borrow_mut()
-                .try_remove(usize::try_from(id).unwrap_or(0));
+        while let Ok(Some((id, payload))) = answers.message().await {
+            let id = usize::try_from(id).unwrap_or(usize::MAX);
+            let sender = arrived.borrow_mut().try_remove(id);
             if let Some(sender) = sender {
-                let _ = sender.send(frame.remaining());
+                let _ = sender.send(payload.len());
             }
         }
     });
@@ -106,14 +133,12 @@ pub async fn grpc_stream(url: &str, payload: Bytes) -> anyhow::Result<Call> {
         let (frames, waiting, payload) = (frames.clone(), waiting.clone(), payload.clone());
         async move {
             let (sender, answer) = oneshot::channel();
-            let id = waiting.borrow_mut().insert(sender);
-            let mut frame = BytesMut::with_capacity(8 + payload.len());
-            frame.put_u64(id as u64);
-            frame.put_slice(&payload);
-            let sent = frames.send(frame.freeze()).await;
-            sent.map_err(|_| "the stream is gone".to_owned())?;
+            let id = waiting.borrow_mut().insert(sender) as u64;
+            let sent = payload.len();
+            let queued = frames.send((id, payload)).await;
+            queued.map_err(|_| "the stream is gone".to_owned())?;
             let got = answer.await.map_err(|error| error.to_string())?;
-            same_length(got, payload.len())
+            same_length(got, sent)
         }
     }))
 }

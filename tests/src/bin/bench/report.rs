@@ -1,23 +1,70 @@
 //! Tables for people, `target/bench/summary.json` for programs, `target/bench/summary.md` for the docs.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::Context as _;
-use harness::load::Figures;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// One figure of ours beside the same of a bare part.
-#[derive(Serialize)]
+/// What a figure must reach.
+#[derive(Clone, Copy)]
+pub enum Target {
+    RatioAtMost(f64),
+    RatioAtLeast(f64),
+}
+
+impl Target {
+    fn is_met(self, ratio: f64) -> bool {
+        match self {
+            Self::RatioAtMost(most) => ratio <= most,
+            Self::RatioAtLeast(least) => ratio >= least,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RatioAtMost(most) => write!(f, "≤ {most} ×"),
+            Self::RatioAtLeast(least) => write!(f, "≥ {least} ×"),
+        }
+    }
+}
+
+/// One number of ours, beside the same of a bare part if there is one.
+pub struct Figure {
+    pub metric: &'static str,
+    pub unit: &'static str,
+    pub ours: f64,
+    pub bare: Option<f64>,
+    pub target: Option<Target>,
+}
+
+impl Figure {
+    /// A number beside another.
+    pub fn beside(metric: &'static str, unit: &'static str, ours: f64, bare: f64) -> Self {
+        Self {
+            metric,
+            unit,
+            ours,
+            bare: Some(bare),
+            target: None,
+        }
+    }
+}
+
+/// A figure as the files hold it.
+#[derive(Serialize, Deserialize)]
 struct Row {
     id: String,
-    in_flight: usize,
-    payload: usize,
-    metric: &'static str,
-    unit: &'static str,
+    case: String,
+    metric: String,
+    unit: String,
     ours: f64,
-    bare: f64,
-    ratio: f64,
-    rounds: usize,
+    bare: Option<f64>,
+    ratio: Option<f64>,
+    target: Option<String>,
+    met: Option<bool>,
 }
 
 /// Collects what the parts of a run measure.
@@ -26,67 +73,61 @@ pub struct Report {
     rows: Vec<Row>,
 }
 
-/// What was measured and how.
-pub struct Case<'a> {
-    pub id: &'a str,
-    pub in_flight: usize,
-    /// Bytes of the payload.
-    pub payload: usize,
-    pub rounds: usize,
-}
-
 impl Report {
-    /// Prints one comparison and keeps it.
-    pub fn add(&mut self, case: &Case<'_>, ours: &Figures, bare: &Figures) {
-        let metrics = [
-            ("p50", "us", ours.p50_us, bare.p50_us),
-            ("p99", "us", ours.p99_us, bare.p99_us),
-            ("throughput", "calls/s", ours.per_second, bare.per_second),
-            ("cpu_per_call", "us", ours.cpu_us, bare.cpu_us),
-        ];
-        for (metric, unit, ours, bare) in metrics {
-            let ratio = ours / bare;
-            println!(
-                "{:<28} {:>9} {:>8} {:<13} {:<8} {ours:>12.1} {bare:>12.1} {ratio:>7.2}",
-                case.id, case.in_flight, case.payload, metric, unit
-            );
-            self.rows.push(Row {
-                id: case.id.to_owned(),
-                in_flight: case.in_flight,
-                payload: case.payload,
-                metric,
-                unit,
-                ours: round(ours),
-                bare: round(bare),
-                ratio: round(ratio),
-                rounds: case.rounds,
-            });
-        }
-    }
-
     /// The head of the table.
     pub fn print_head() {
         println!(
-            "{:<28} {:>9} {:>8} {:<13} {:<8} {:>12} {:>12} {:>7}",
-            "id", "in flight", "payload", "metric", "unit", "ours", "bare", "ratio"
+            "{:<30} {:<24} {:<13} {:<9} {:>12} {:>12} {:>7}  target",
+            "id", "case", "metric", "unit", "ours", "bare", "ratio"
         );
     }
 
-    /// Writes `bench/summary.json` in the target folder; figures of parts that did not run this time
-    /// stay as they were.
+    /// Prints the figures of one case and keeps them.
+    pub fn add(&mut self, id: &str, case: &str, figures: impl IntoIterator<Item = Figure>) {
+        for figure in figures {
+            let ratio = figure.bare.map(|bare| figure.ours / bare);
+            let met = figure
+                .target
+                .map(|target| ratio.is_some_and(|ratio| target.is_met(ratio)));
+            let row = Row {
+                id: id.to_owned(),
+                case: case.to_owned(),
+                metric: figure.metric.to_owned(),
+                unit: figure.unit.to_owned(),
+                ours: round(figure.ours),
+                bare: figure.bare.map(round),
+                ratio: ratio.map(round),
+                target: figure.target.map(|target| target.to_string()),
+                met,
+            };
+            let number = |value: Option<f64>, digits| {
+                value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+            };
+            println!(
+                "{id:<30} {case:<24} {:<13} {:<9} {:>12.1} {:>12} {:>7}  {}",
+                row.metric,
+                row.unit,
+                row.ours,
+                number(row.bare, 1),
+                number(row.ratio, 2),
+                row.verdict()
+            );
+            self.rows.push(row);
+        }
+    }
+
+    /// Writes both files into the target folder; figures of ids that did not run this time stay as
+    /// they were.
     pub fn write(self, target: &Path) -> anyhow::Result<()> {
         let folder = target.join("bench");
         std::fs::create_dir_all(&folder)?;
         let file = folder.join("summary.json");
-        let mut all: Vec<serde_json::Value> = std::fs::read_to_string(&file)
+        let mut all: Vec<Row> = std::fs::read_to_string(&file)
             .ok()
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default();
-        let is_new = |old: &serde_json::Value| self.rows.iter().any(|row| old["id"] == row.id);
-        all.retain(|old| !is_new(old));
-        for row in &self.rows {
-            all.push(serde_json::to_value(row)?);
-        }
+        all.retain(|old| !self.rows.iter().any(|row| old.id == row.id));
+        all.extend(self.rows);
         let text = serde_json::to_string_pretty(&all)?;
         std::fs::write(&file, text + "\n").with_context(|| file.display().to_string())?;
         std::fs::write(folder.join("summary.md"), markdown(&all))?;
@@ -95,28 +136,53 @@ impl Report {
     }
 }
 
-/// One line for each case, as `docs/performance.md` has them: ours / bare (ratio).
-fn markdown(rows: &[serde_json::Value]) -> String {
+impl Row {
+    fn verdict(&self) -> String {
+        let target = self.target.as_deref().unwrap_or_default();
+        match self.met {
+            None => String::new(),
+            Some(true) => format!("{target} met"),
+            Some(false) => format!("{target} MISSED"),
+        }
+    }
+
+    fn cell(&self) -> String {
+        let digits = usize::from(self.ours < 100.0);
+        let mut text = match (self.bare, self.ratio) {
+            (Some(bare), Some(ratio)) => {
+                format!("{:.digits$} / {bare:.digits$} (**{ratio:.2}**)", self.ours)
+            }
+            _ => format!("{:.digits$}", self.ours),
+        };
+        if self.target.is_some() {
+            text += &format!("; {}", self.verdict());
+        }
+        text
+    }
+}
+
+/// One line for each case, and a table for each run of cases with the same metrics.
+fn markdown(rows: &[Row]) -> String {
     let mut text = format!(
-        "{}, {} cores\n\n| id | in flight | p50 µs | p99 µs | calls/s | CPU µs per call |\n\
-         |---|---|---|---|---|---|\n",
+        "{}, {} cores\n",
         processor(),
         std::thread::available_parallelism().map_or(0, usize::from)
     );
-    for case in rows.chunks(4) {
-        let cell = |row: &serde_json::Value| {
-            let number = |name: &str| row[name].as_f64().unwrap_or_default();
-            let digits = usize::from(number("ours") < 100.0);
-            format!(
-                " {:.digits$} / {:.digits$} (**{:.2}**) |",
-                number("ours"),
-                number("bare"),
-                number("ratio")
-            )
-        };
-        let id = case[0]["id"].as_str().unwrap_or_default();
-        text += &format!("| `{id}` | {} |", case[0]["in_flight"]);
-        text.extend(case.iter().map(cell));
+    let mut columns: Vec<String> = Vec::new();
+    for line in rows.chunk_by(|one, other| one.id == other.id && one.case == other.case) {
+        let these: Vec<String> = line
+            .iter()
+            .map(|row| format!(" {} {} |", row.metric, row.unit))
+            .collect();
+        if these != columns {
+            text += &format!("\n| id | case |{}\n", these.concat());
+            text += &format!("|---|---|{}\n", "---|".repeat(these.len()));
+            columns = these;
+        }
+        if let [first, ..] = line {
+            text += &format!("| `{}` | {} |", first.id, first.case);
+        }
+        text.extend(line.iter().map(|row| format!(" {} |", row.cell())));
         text.push('\n');
     }
     text
