@@ -14,6 +14,7 @@ mod local;
 mod out;
 mod own_calls;
 mod pace;
+mod path;
 mod plane;
 mod reply;
 mod stalled;
@@ -22,11 +23,10 @@ mod stream;
 mod sweep;
 mod welcome;
 
-pub(crate) use inbox::serve_inbox;
 pub(crate) use out::OutStream;
+pub(crate) use path::DataPath;
 pub(crate) use plane::{Plane, PlaneConfig};
 pub(crate) use stream::{Streams, open};
-pub(crate) use sweep::sweep;
 pub(crate) use welcome::{CHECKS, Door};
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! - `attach`: the sockets that plugins attach to.
 //! - `control`: the session with a coordinator.
 //! - `supervisor`: the plugins' processes.
+//! - [`embedded`]: the data path alone, for simulations.
 //! - `roster`: what is known of every instance, which the coordinator is told.
 //!
 //! It must not know the coordinator's or the gateway's insides, and knows NATS only as a bus.
@@ -15,6 +16,7 @@ mod config;
 mod control;
 mod data;
 mod drain;
+pub mod embedded;
 mod error;
 mod generation;
 mod launch;

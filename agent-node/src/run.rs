@@ -16,20 +16,20 @@ use mesh_runtime::admin::{HttpLimits, admin_only, serve_http};
 use mesh_runtime::grpc::bind_tcp;
 use mesh_runtime::tasks::ThreadError;
 use mesh_runtime::{Context, ReadyLatch, Tasks};
-use router::{LocalHost, Router, RouterConfig, SpanLink, TableStore, TableStoreDriver};
+use router::{RouterConfig, SpanLink, TableStore, TableStoreDriver};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::attach::Sockets;
 use crate::config::RunConfig;
 use crate::control::{Beacons, Control, follow_coordinators};
-use crate::data::{CHECKS, Door, Plane, PlaneConfig, Streams, serve_inbox, sweep};
+use crate::data::{CHECKS, DataPath, Door, Plane, PlaneConfig};
 use crate::drain::Drain;
 use crate::error::AgentError;
 use crate::generation;
 use crate::launch::LaunchBook;
 use crate::metrics::AgentMetrics;
-use crate::roster::{self, Roster};
+use crate::roster::{self, Roster, new_instance};
 use crate::spans::Link;
 use crate::supervisor::{Supervisor, SupervisorConfig};
 
@@ -231,48 +231,36 @@ async fn run_data(
     parts.context.metrics.counters("bus", bus.counters());
     parts.context.metrics.gauges("bus", bus.gauges());
     let exporting = parts.context.telemetry.is_exporting();
-    let plane = Plane::new(
-        PlaneConfig {
+    let mut router_config = RouterConfig::new(agent.node.clone());
+    router_config.tracing = exporting.then(|| Arc::new(Link) as Arc<dyn SpanLink>);
+    let path = DataPath {
+        plane: PlaneConfig {
             mesh: config.mesh.name.clone(),
             node: agent.node.clone(),
             max_in_flight: agent.max_in_flight as usize,
             max_per_instance: agent.max_in_flight_per_instance,
             exporting,
         },
-        bus.clone(),
-        parts.metrics.clone(),
-    );
-    let mut router_config = RouterConfig::new(agent.node.clone());
-    router_config.tracing = exporting.then(|| Arc::new(Link) as Arc<dyn SpanLink>);
-    let local: Arc<dyn LocalHost> = Arc::new(plane.clone());
-    let (router, driver) = Router::new(
-        router_config,
-        bus.clone(),
-        parts.tables.clone(),
-        Some(local),
-    );
-    tasks.spawn("router", driver.run(stop.clone().cancelled_owned()));
-    tasks.spawn("deadlines", sweep(plane.clone(), stop.clone()));
-    tasks.spawn(
-        "node inbox",
-        take_calls(plane.clone(), bus.clone(), parts.generation, stop.clone()),
-    );
-    tasks.spawn(
-        "bus readiness",
-        follow_bus(bus.clone(), bus_ready, stop.clone()),
-    );
-    let streams = Streams {
-        plane: plane.clone(),
-        router,
+        router: router_config,
+        bus: bus.clone(),
+        tables: parts.tables.clone(),
+        generation: parts.generation,
+        metrics: parts.metrics.clone(),
         door: Door {
             checks: Arc::new(Semaphore::new(CHECKS)),
             book: parts.book.clone(),
             plugin_config: Arc::new(agent.plugin_config.clone()),
             roster: parts.roster.clone(),
+            draw: new_instance,
         },
-        tasks: tasks.clone(),
         grace: agent.drain_grace.get(),
     };
+    let streams = path.start(&tasks, stop);
+    let plane = streams.plane.clone();
+    tasks.spawn(
+        "bus readiness",
+        follow_bus(bus.clone(), bus_ready, stop.clone()),
+    );
     let address = sockets.for_plugins();
     let leaving = parts.stages.restarts.clone();
     let servers = sockets.serve(streams, leaving, stop.clone());
@@ -284,18 +272,6 @@ async fn run_data(
         agent: address,
     });
     servers.await
-}
-
-/// Takes calls from the bus once the subscription has landed.
-async fn take_calls(plane: Plane, bus: Bus, generation: Generation, stop: CancellationToken) {
-    let served = tokio::select! {
-        () = stop.cancelled() => return,
-        served = bus.serve_node(plane.node(), generation) => served,
-    };
-    match served {
-        Ok(inbox) => serve_inbox(plane, inbox, stop).await,
-        Err(error) => tracing::error!(%error, "no calls are taken from the bus"),
-    }
 }
 
 /// Keeps the readiness of the bus.

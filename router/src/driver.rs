@@ -32,6 +32,7 @@ impl RouterDriver {
         let work =
             async { tokio::join!(follow_table(inner), hear_loads(inner), watch_silence(inner)) };
         tokio::select! {
+            biased;
             () = stop => {}
             _ = work => {}
         }

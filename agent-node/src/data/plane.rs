@@ -150,6 +150,24 @@ impl Plane {
         self.lock().calls.in_flight
     }
 
+    /// What is held of calls: a word for each kind, and how many.
+    pub(crate) fn held(&self) -> Vec<(&'static str, usize)> {
+        let state = self.lock();
+        let sessions = || state.sessions.all();
+        vec![
+            ("calls in flight", state.calls.in_flight),
+            ("callers", state.calls.callers.len()),
+            (
+                "calls of sessions",
+                sessions().map(|session| session.machine.in_flight()).sum(),
+            ),
+            (
+                "calls of plugins",
+                sessions().map(|session| session.machine.own_calls()).sum(),
+            ),
+        ]
+    }
+
     /// One instance takes no new calls. False: it is not attached, or drains already.
     pub(crate) fn drain_instance(&self, instance: InstanceId, reason: &str) -> bool {
         self.with_instance(instance, |session| {

@@ -125,6 +125,7 @@ pub(crate) fn open(
     let agent_stop = streams.tasks.token();
     streams.tasks.spawn("plugin stream", async move {
         let reason = tokio::select! {
+            biased;
             () = agent_stop.cancelled() => "the agent stopped".to_owned(),
             reason = task.serve(frames) => match reason {
                 Ok(()) => "it was closed".to_owned(),
@@ -230,26 +231,29 @@ impl StreamTask {
         let mut stopped = std::pin::pin!(stopped);
         loop {
             let due = earlier(self.pace.due(), self.stalled.due());
+            // In a fixed order, so that a simulation can repeat it. Frames, which may never end, are last:
+            // there is only so much of all else for each of them.
             tokio::select! {
+                biased;
                 () = &mut stopped => return self.last_words(&mut frames).await,
-                frame = frames.next(), if !self.stalled.is_full() => {
-                    self.take(frame).await?;
-                    self.take_ready(&mut frames).await?;
-                    greeted = greeted || self.is_greeted();
+                () = &mut hello_by, if !greeted => return self.no_hello(),
+                _ = health.tick() => self.tick().await?,
+                () = until(due), if due.is_some() => {
+                    self.on_due();
+                    self.unstall().await?;
                 }
                 ended = self.own.next(), if !self.own.is_empty() => self.own_ended(ended),
                 Some((id, chunks)) = self.rooms.next(), if !self.rooms.is_empty() => {
                     self.streams.plane.grant_local(self.key, id, chunks);
                 }
-                _ = health.tick() => self.tick().await?,
                 () = self.streams.plane.bus_room(), if !self.stalled.is_empty() => {
                     self.unstall().await?;
                 }
-                () = until(due), if due.is_some() => {
-                    self.on_due();
-                    self.unstall().await?;
+                frame = frames.next(), if !self.stalled.is_full() => {
+                    self.take(frame).await?;
+                    self.take_ready(&mut frames).await?;
+                    greeted = greeted || self.is_greeted();
                 }
-                () = &mut hello_by, if !greeted => return self.no_hello(),
             }
             // A plugin that does not read what it is owed is not listened to until it does.
             tokio::select! {

@@ -27,9 +27,10 @@ pub(crate) async fn sweep(plane: Plane, stop: CancellationToken) {
             }
         };
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
-            () = plane.shared.earlier_deadline.notified() => continue,
             () = wait => plane.sweep(Instant::now()),
+            () = plane.shared.earlier_deadline.notified() => continue,
         }
         // Not more often than this, however many deadlines there are.
         tokio::time::sleep(GRAIN).await;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::plane::Plane;
 use super::state::{Attached, SessionKey};
 use crate::launch::LaunchBook;
-use crate::roster::{Fact, Roster, new_instance, now};
+use crate::roster::{Fact, Roster, now};
 use crate::session::handshake::{Accepted, Expected, HostFacts, accept, check_manifest};
 
 /// The checks of a manifest and a configuration take no longer, whatever the plugin made of its
@@ -37,6 +37,8 @@ pub(crate) struct Door {
     pub(crate) plugin_config: Arc<std::collections::BTreeMap<PluginName, Map<String, Value>>>,
     /// What is known of all instances.
     pub(crate) roster: Roster,
+    /// Draws the id of a new instance.
+    pub(crate) draw: fn() -> InstanceId,
 }
 
 /// What a Hello is expected to be.
@@ -120,10 +122,7 @@ impl Plane {
         let max_concurrency = self.shared.config.max_per_instance;
         let permit = self.permit(&hello, door).await?;
         let door = door.clone();
-        // Schemas come from plugins and may be made to take long: not on the thread of the data path.
-        let check = tokio::task::spawn_blocking(move || {
-            // Given back when the work is through, not when nobody waits for it any more.
-            let _permit = permit;
+        let mut check = move || {
             let (manifest, protocol) = check_manifest(&mut hello)?;
             let place = Place {
                 plugin: manifest.name.to_string(),
@@ -141,6 +140,15 @@ impl Plane {
             };
             let accepted = accept(&hello, manifest, protocol, &facts, guest.expected)?;
             Ok((accepted, guest.launch_token))
+        };
+        let Some(permit) = permit else {
+            return check();
+        };
+        // Schemas come from plugins and may be made to take long: not on the thread of the data path.
+        let check = tokio::task::spawn_blocking(move || {
+            // Given back when the work is through, not when nobody waits for it any more.
+            let _permit = permit;
+            check()
         });
         match tokio::time::timeout(LONGEST_CHECK, check).await {
             Ok(Ok(checked)) => checked,
@@ -193,7 +201,7 @@ impl Door {
             return Ok(Guest {
                 expected: Expected {
                     plugin: None,
-                    instance: new_instance(),
+                    instance: (self.draw)(),
                     config: Value::Object(config.unwrap_or_default()),
                     config_field: format!("agent.plugin_config.{}", manifest.name),
                 },
@@ -217,7 +225,7 @@ impl Door {
             }
         }
         let instance = if was_refused {
-            new_instance()
+            (self.draw)()
         } else {
             self.next_instance(launched.instance, hello, manifest)?
         };
@@ -256,6 +264,6 @@ impl Door {
             );
             return Err(MeshError::new(ErrorCode::PermissionDenied, text));
         }
-        Ok(new_instance())
+        Ok((self.draw)())
     }
 }

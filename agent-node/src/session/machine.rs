@@ -90,6 +90,11 @@ impl<C> Machine<C> {
         self.calls.len()
     }
 
+    /// Calls of the plugin that run.
+    pub(crate) fn own_calls(&self) -> usize {
+        self.own.len()
+    }
+
     /// Begins a call of the host and gives its id. `uploading`: more of its payload follows.
     pub(crate) fn begin(&mut self, data: C, uploading: bool) -> u64 {
         let id = self.next_id();

@@ -46,6 +46,10 @@ pub(super) struct OwnCalls {
 }
 
 impl OwnCalls {
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
     pub(super) fn is_running(&self, id: u64) -> bool {
         matches!(self.calls.get(&id), Some(OwnCall::Running))
     }

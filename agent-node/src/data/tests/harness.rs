@@ -28,10 +28,10 @@ use tonic::{Status, Streaming};
 
 use crate::attach::Sockets;
 use crate::config::Config;
-use crate::data::{CHECKS, Door, Plane, PlaneConfig, Streams, sweep};
+use crate::data::{CHECKS, DataPath, Door, Plane, PlaneConfig};
 use crate::launch::LaunchBook;
 use crate::metrics::AgentMetrics;
-use crate::roster::Roster;
+use crate::roster::{Roster, new_instance};
 
 /// Everything in these tests comes within this time, or never.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -86,16 +86,7 @@ impl Node {
             max_per_instance,
             exporting: false,
         };
-        let plane = Plane::new(config, bus.clone(), AgentMetrics::new(&metrics));
         let (table, tables, _) = TableStore::open(None).unwrap();
-        let (router, driver) = Router::new(
-            RouterConfig::new(name.clone()),
-            bus,
-            tables,
-            Some(Arc::new(plane.clone())),
-        );
-        tasks.spawn("router", driver.run(stop.clone().cancelled_owned()));
-        tasks.spawn("deadlines", sweep(plane.clone(), stop.clone()));
         let (roster, book) = (Roster::default(), LaunchBook::default());
         let sockets = Sockets::bind(&Config {
             data_dir: dir.path().to_owned(),
@@ -106,18 +97,24 @@ impl Node {
         let leaving = CancellationToken::new();
         let checks = Arc::new(Semaphore::new(CHECKS));
         let address = sockets.for_plugins();
-        let streams = Streams {
-            plane: plane.clone(),
-            router: router.clone(),
+        let path = DataPath {
+            plane: config,
+            router: RouterConfig::new(name.clone()),
+            bus,
+            tables,
+            generation: Generation(1),
+            metrics: AgentMetrics::new(&metrics),
             door: Door {
                 checks: Arc::clone(&checks),
                 book: book.clone(),
                 plugin_config: Arc::new(BTreeMap::new()),
                 roster: roster.clone(),
+                draw: new_instance,
             },
-            tasks: tasks.clone(),
             grace: Duration::from_secs(5),
         };
+        let streams = path.start(&tasks, &stop);
+        let (plane, router) = (streams.plane.clone(), streams.router.clone());
         tasks.spawn("attach", sockets.serve(streams, leaving.clone(), stop));
         Self {
             plane,
