@@ -88,8 +88,14 @@ impl Feed {
             bytes,
             wire,
         };
-        kept.bytes += bytes;
-        kept.deltas.push_back(Arc::new(delta));
+        if from.epoch != to.epoch {
+            // What others have of the epoch before may be something else: they get the whole table.
+            kept.deltas.clear();
+            kept.bytes = 0;
+        } else {
+            kept.bytes += bytes;
+            kept.deltas.push_back(Arc::new(delta));
+        }
         while kept.deltas.len() > KEPT || kept.bytes > KEPT_BYTES {
             let Some(oldest) = kept.deltas.pop_front() else {
                 break;
@@ -252,6 +258,24 @@ mod tests {
         assert_eq!(next(&mut follower), Some((Some(8), 8)));
         change(&feed, 9);
         assert_eq!(next(&mut follower), Some((Some(8), 9)));
+    }
+
+    #[test]
+    fn who_comes_from_another_epoch_gets_the_whole_table() {
+        let feed = Feed::new();
+        change(&feed, 1);
+        change(&feed, 2);
+        let mut follower = feed.follow(Some(at(1)));
+        let to = Revision {
+            epoch: 2,
+            sequence: 3,
+        };
+        feed.publish(TableUpdate {
+            from: Some(at(2)),
+            to,
+            ..TableUpdate::default()
+        });
+        assert_eq!(next(&mut follower), Some((None, 3)));
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub(crate) async fn write(
 /// What the engine is told of the store.
 pub(crate) fn event(told: StoreEvent) -> Event {
     match told {
-        StoreEvent::Reset { epoch } => Event::StoreReset { epoch },
+        StoreEvent::Reset { epoch, last } => Event::StoreReset { epoch, last },
         StoreEvent::Entry {
             key,
             value,

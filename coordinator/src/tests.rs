@@ -62,7 +62,10 @@ impl Inner {
     }
 
     fn tell_all(&mut self) {
-        self.tell(&StoreEvent::Reset { epoch: self.epoch });
+        self.tell(&StoreEvent::Reset {
+            epoch: self.epoch,
+            last: self.sequence,
+        });
         let mut entries: Vec<_> = self.entries.clone().into_iter().collect();
         entries.sort_by_key(|(_, (_, sequence))| *sequence);
         for (key, (value, sequence)) in entries {

@@ -79,6 +79,9 @@ pub enum StoreEvent {
     Reset {
         /// The bucket's creation in milliseconds since 1970.
         epoch: u64,
+        /// The sequence of the last change that is in the snapshot. It may be a deletion that the
+        /// store has forgotten since, so that no entry has it.
+        last: u64,
     },
     /// A key has a value (or `None`: it was deleted) since a sequence. Sequences grow within an
     /// epoch; those of a snapshot have gaps, those of later changes have none.

@@ -7,6 +7,7 @@
 
 mod coming;
 mod derive;
+mod epochs;
 mod event;
 mod impact;
 mod leases;
@@ -83,7 +84,10 @@ struct Turned {
 pub struct Engine {
     config: EngineConfig,
     store: StoreState,
+    /// The bucket's.
     epoch: u64,
+    /// The newest table that somebody was seen to have.
+    seen: Revision,
     registry: Registry,
     staging: Option<Staging>,
     sessions: Sessions,
@@ -104,6 +108,7 @@ impl Engine {
             config,
             store: StoreState::Starting,
             epoch: 0,
+            seen: Revision::default(),
             registry: Registry::default(),
             staging: None,
             sessions: Sessions::default(),
@@ -120,8 +125,8 @@ impl Engine {
     #[must_use]
     pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Command> {
         match event {
-            Event::StoreReset { epoch } => {
-                let registry = Registry::default();
+            Event::StoreReset { epoch, last } => {
+                let registry = Registry::at(last);
                 self.staging = Some(Staging { epoch, registry });
             }
             Event::Stored {
@@ -153,6 +158,7 @@ impl Engine {
             Event::AgentHeartbeat { session } => self.heard(session, now),
             Event::AgentAcknowledged { session, table } => self.acknowledged(session, table, now),
             Event::AgentClosed { session } => self.agent_closed(session, now),
+            Event::TableSeen { table } => self.table_seen(table, now),
             Event::Requested { request, operation } => self.requested(request, &operation, now),
             Event::Tick => self.tick(now),
         }
@@ -222,6 +228,7 @@ impl Engine {
         if sequence <= self.registry.applied || !self.is_current() {
             return;
         }
+        let epoch = self.latest().epoch;
         let read = self
             .registry
             .apply_stored(key, value, (sequence, at), &mut changes);
@@ -233,6 +240,7 @@ impl Engine {
                 Key::Instance(id) => self.sessions.coming.arrived(*id),
                 Key::Wish(plugin) => self.wish_stored(plugin),
                 Key::Coordinator(name) => self.coordinator_stored(name, now),
+                Key::Epoch => self.epoch_stored(epoch, now),
             }
             self.mark([key]);
         }
@@ -277,24 +285,17 @@ impl Engine {
     }
 
     fn store_current(&mut self, now: Timestamp) {
-        let Some(Staging {
-            epoch,
-            mut registry,
-        }) = self.staging.take()
-        else {
+        let Some(Staging { epoch, registry }) = self.staging.take() else {
             return;
         };
-        if epoch == self.epoch && !self.registry.is_newer_than(&registry) {
-            // The store forgets deletions in time, and with them what its last sequence was.
-            registry.applied = registry.applied.max(self.registry.applied);
-        }
         let before = std::mem::replace(&mut self.registry, registry);
         let new_bucket = self.epoch != 0 && self.epoch != epoch;
         self.store = StoreState::Current;
         self.epoch = epoch;
         self.publisher.resynchronised(&before, &self.registry);
-        if new_bucket {
-            self.wait_for_return(&before, now);
+        if new_bucket || self.has_gone_back() {
+            let nodes = before.nodes.keys().cloned().collect();
+            self.wait_for_return(Some(nodes), now);
         }
         self.unsettled.clear();
         let instances: Vec<InstanceId> = self.registry.instances.keys().copied().collect();
@@ -307,6 +308,7 @@ impl Engine {
         let nodes: BTreeSet<NodeId> = self.registry.nodes.keys().cloned().collect();
         self.mark(instances.into_iter().map(Key::Instance));
         self.mark(nodes.into_iter().map(Key::Node));
+        self.mark([Key::Epoch]);
         self.requests_resynchronised();
     }
 

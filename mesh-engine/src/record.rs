@@ -3,6 +3,8 @@
 //! Only facts and noted transitions are stored; states are derived from them. A record that can't be
 //! read is an error that names its key; the engine reports it and goes on without it.
 
+mod epoch;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,11 +18,13 @@ use mesh_core::revision::Timestamp;
 use mesh_core::state::Phase;
 use mesh_core::table::NodeRoute;
 
+pub use self::epoch::EpochRecord;
+
 /// The format that is written. One that is greater comes from a newer coordinator.
 pub const FORMAT: u32 = 1;
 
 /// What a key of the store stands for: `node.<name>`, `instance.<uuid>`, `wish.<plugin>`,
-/// `coordinator.<name>`.
+/// `coordinator.<name>`, and `epoch`, of which there is one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
     /// An agent-node.
@@ -31,6 +35,8 @@ pub enum Key {
     Wish(PluginName),
     /// A coordinator.
     Coordinator(NodeId),
+    /// Which life of the registry this is.
+    Epoch,
 }
 
 impl fmt::Display for Key {
@@ -40,6 +46,7 @@ impl fmt::Display for Key {
             Self::Instance(instance) => write!(f, "instance.{instance}"),
             Self::Wish(plugin) => write!(f, "wish.{plugin}"),
             Self::Coordinator(name) => write!(f, "coordinator.{name}"),
+            Self::Epoch => f.write_str("epoch"),
         }
     }
 }
@@ -82,6 +89,9 @@ impl FromStr for Key {
             key: text.chars().take(80).collect(),
             why,
         };
+        if text == "epoch" {
+            return Ok(Self::Epoch);
+        }
         let (kind, name) = text.split_once('.').unwrap_or((text, ""));
         match kind {
             "node" => name.parse().map(Self::Node).map_err(|e| bad(e.to_string())),
@@ -95,7 +105,7 @@ impl FromStr for Key {
                 .map(Self::Coordinator)
                 .map_err(|e| bad(e.to_string())),
             _ => Err(bad(
-                "they begin with node, instance, wish or coordinator".to_owned()
+                "they begin with node, instance, wish, coordinator or epoch".to_owned(),
             )),
         }
     }
@@ -248,6 +258,8 @@ pub enum Record {
     Wish(WishRecord),
     /// A coordinator.
     Coordinator(CoordinatorRecord),
+    /// Which life of the registry this is.
+    Epoch(EpochRecord),
 }
 
 #[derive(Deserialize)]
@@ -278,6 +290,7 @@ impl Record {
             Self::Instance(record) => write(record),
             Self::Wish(record) => write(record),
             Self::Coordinator(record) => write(record),
+            Self::Epoch(record) => write(record),
         };
         written.map_err(|error| RecordError::Broken {
             key: key.to_string(),
@@ -318,6 +331,7 @@ impl Record {
             Key::Instance(_) => read(bytes).map(Self::Instance).map_err(broken),
             Key::Wish(_) => read(bytes).map(Self::Wish).map_err(broken),
             Key::Coordinator(_) => read(bytes).map(Self::Coordinator).map_err(broken),
+            Key::Epoch => read(bytes).map(Self::Epoch).map_err(broken),
         }
     }
 }
@@ -344,6 +358,7 @@ mod tests {
             "node.a",
             "wish.calculator",
             "coordinator.main",
+            "epoch",
             "instance.01890a5d-ac96-774b-bcce-b302099a8057",
         ] {
             assert_eq!(text.parse::<Key>().unwrap().to_string(), text);
@@ -356,6 +371,7 @@ mod tests {
             "instance.7",
             "wish.a.b",
             "lease.a",
+            "epoch.a",
         ] {
             let error = bad.parse::<Key>().expect_err(bad).to_string();
             assert!(

@@ -1,6 +1,7 @@
 //! `TableFeed`: the table for gateways, and for whoever else wants to route by it.
 
 use mesh_core::error::{ErrorCode, MeshError};
+use mesh_engine::engine::Event;
 use mesh_proto::control::table_feed_server::TableFeed;
 use mesh_proto::control::{TableFeedRequest, TableFeedResponse, table_feed_request};
 use tokio::sync::mpsc;
@@ -49,7 +50,11 @@ impl Services {
         let name: String = hello.name.chars().take(80).collect();
         tracing::info!(follower = name, "the table is followed");
         let _following = self.metrics.following();
-        let mut follower = self.feed.follow(hello.table.map(Into::into));
+        let table = hello.table.map(Into::into);
+        if let Some(table) = table {
+            self.handle.tell(Event::TableSeen { table }).await?;
+        }
+        let mut follower = self.feed.follow(table);
         // Reading goes on whatever the peer takes: acknowledgements are small and lead to nothing.
         let reading = async {
             loop {

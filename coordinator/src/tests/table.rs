@@ -72,6 +72,23 @@ async fn a_gateway_follows_from_nothing_and_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_is_ahead_of_a_store_that_went_back_is_not_left_behind() {
+    let bench = Bench::start().await;
+    let agent = bench.agent("a", 7).await;
+    agent.announce(vec![ready(1, "time", &[])]).await;
+    bench.until("time", InstanceState::Active).await;
+    let ahead = Revision {
+        epoch: 1,
+        sequence: 1_000_000,
+    };
+    let mut gateway = Gateway::open(&bench, "default", Some(ahead)).await;
+    let update = gateway.next().await.unwrap();
+    assert_eq!((update.from, update.to.unwrap().epoch), (None, 2));
+    assert_eq!(update.instances.len(), 1);
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_gateway_of_another_mesh_or_without_a_hello_is_refused() {
     let bench = Bench::start().await;
     let mut gateway = Gateway::open(&bench, "other", None).await;

@@ -107,7 +107,8 @@ async fn round(shared: &StoreShared, bucket: &Bucket, told: &mut bool) -> Stop {
     };
     *told = true;
     let epoch = snapshot.epoch;
-    shared.tell(&StoreEvent::Reset { epoch }).await;
+    let last = snapshot.position;
+    shared.tell(&StoreEvent::Reset { epoch, last }).await;
     for entry in &snapshot.entries {
         shared.tell(entry).await;
     }
@@ -116,7 +117,7 @@ async fn round(shared: &StoreShared, bucket: &Bucket, told: &mut bool) -> Stop {
         bucket,
         live,
         epoch,
-        position: snapshot.position,
+        position: last,
         awaited: None,
         current: false,
         missed: 0,

@@ -23,6 +23,8 @@ fn open(url: &str) -> RegistryStore {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct View {
     epoch: u64,
+    /// All changes up to this one are known.
+    complete: u64,
     last: u64,
     keys: BTreeMap<String, (u64, Bytes)>,
     resets: u32,
@@ -33,7 +35,8 @@ struct View {
 impl View {
     fn take(&mut self, event: StoreEvent) {
         match event {
-            StoreEvent::Reset { epoch } => {
+            StoreEvent::Reset { epoch, last } => {
+                self.complete = last;
                 self.keys.clear();
                 self.epoch = epoch;
                 self.last = 0;
@@ -48,7 +51,12 @@ impl View {
                 at_ms,
             } => {
                 assert!(sequence > self.last, "{sequence} after {}", self.last);
-                assert!(!self.current || sequence == self.last + 1 || self.last == 0);
+                assert!(
+                    sequence <= self.complete + 1,
+                    "{sequence} after {}",
+                    self.complete
+                );
+                self.complete = self.complete.max(sequence);
                 assert!(at_ms.abs_diff(self.epoch) < 600_000, "{at_ms}");
                 self.last = sequence;
                 match value {

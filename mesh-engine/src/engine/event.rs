@@ -29,6 +29,9 @@ pub enum Event {
     StoreReset {
         /// The bucket's creation in milliseconds since 1970.
         epoch: u64,
+        /// The sequence of its last change. Deletions are forgotten in time, so there may be no record
+        /// of this sequence.
+        last: u64,
     },
     /// A record was stored or deleted.
     Stored {
@@ -103,6 +106,11 @@ pub enum Event {
         /// Its session.
         session: SessionId,
         /// The revision that it has now.
+        table: Revision,
+    },
+    /// Somebody who follows the table has it in this revision.
+    TableSeen {
+        /// The revision.
         table: Revision,
     },
     /// An agent's stream is down.

@@ -14,14 +14,15 @@ pub(super) struct Publisher {
     published: Revision,
     /// What changed since.
     changed: Changes,
-    /// The bucket was replaced by a new one: the table waits for those who were in the old one.
+    /// The store was replaced: the table waits for those who were in the old one.
     returning: Option<Returning>,
 }
 
-/// Nodes that were known before their records were lost.
+/// Nodes that were known before the store was replaced.
 #[derive(Debug)]
 struct Returning {
-    nodes: BTreeSet<NodeId>,
+    /// `None`: not known.
+    nodes: Option<BTreeSet<NodeId>>,
     /// Then the table is published without them.
     until: Timestamp,
 }
@@ -65,14 +66,22 @@ impl Publisher {
 }
 
 impl Engine {
-    /// The store's bucket is another one, in which nobody is recorded yet. That says nothing of those
-    /// who run: the table goes on as it is until they have come back, or for one lease.
-    pub(super) fn wait_for_return(&mut self, before: &Registry, now: Timestamp) {
+    /// What is stored is another bucket's, or an older copy. That says nothing of those who run: the
+    /// table goes on as it is until they have come back, or for one lease. `None`: it is not known who
+    /// they are.
+    pub(super) fn wait_for_return(&mut self, nodes: Option<BTreeSet<NodeId>>, now: Timestamp) {
         self.publisher.returning = Some(Returning {
-            nodes: before.nodes.keys().cloned().collect(),
+            nodes,
             until: Timestamp(now.0.saturating_add(self.lease_ms())),
         });
-        self.warn("the registry's bucket is a new one: the nodes' instances are recorded again");
+        self.warn(
+            "the registry's store is a new one or an older copy: the nodes' instances are recorded \
+             again",
+        );
+    }
+
+    pub(super) fn is_waiting_for_return(&self) -> bool {
+        self.publisher.returning.is_some()
     }
 
     fn all_returned(&self, returning: &Returning, now: Timestamp) -> bool {
@@ -86,15 +95,13 @@ impl Engine {
             };
             session.announced && session.reported.keys().all(here)
         };
-        now >= returning.until || returning.nodes.iter().all(returned)
+        let nodes = returning.nodes.as_ref();
+        now >= returning.until || nodes.is_some_and(|nodes| nodes.iter().all(returned))
     }
 
     pub(super) fn publish(&mut self, now: Timestamp) {
         let from = self.publisher.published;
-        let to = Revision {
-            epoch: self.epoch,
-            sequence: self.registry.applied,
-        };
+        let to = self.latest();
         if self.store == StoreState::Starting || to <= from {
             return;
         }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use super::derive::{Derived, Hold};
 use crate::graph::{Graph, label};
 use crate::record::{
-    CoordinatorRecord, InstanceRecord, Key, NodeRecord, Record, RecordError, Wish, WishRecord,
+    CoordinatorRecord, EpochRecord, InstanceRecord, Key, NodeRecord, Record, RecordError, Wish,
+    WishRecord,
 };
 use mesh_core::id::{Generation, InstanceId, NodeId, PluginName};
 use mesh_core::manifest::Manifest;
@@ -86,6 +87,7 @@ pub(super) struct Registry {
     pub instances: BTreeMap<InstanceId, Slot>,
     pub wishes: BTreeMap<PluginName, Stored<WishRecord>>,
     pub coordinators: BTreeMap<NodeId, Stored<CoordinatorRecord>>,
+    epoch: Option<Stored<EpochRecord>>,
     pub by_node: BTreeMap<NodeId, BTreeSet<InstanceId>>,
     pub specs: BTreeMap<SpecId, SpecState>,
     pub graph: Graph,
@@ -109,6 +111,14 @@ pub(super) struct Unreadable {
 }
 
 impl Registry {
+    /// An empty one, of a store that stands at this sequence.
+    pub fn at(applied: u64) -> Self {
+        Self {
+            applied,
+            ..Self::default()
+        }
+    }
+
     /// Applies one change as it came from the store.
     ///
     /// # Errors
@@ -137,23 +147,10 @@ impl Registry {
         error.map_or(Ok(key), Err)
     }
 
-    /// Whether `other`, which was told later, is an older state of the same store: one of its records
-    /// was replaced or deleted here already.
-    pub fn is_newer_than(&self, other: &Self) -> bool {
-        other.keys().any(|key| {
-            let (known, told) = (self.sequence_of(&key), other.sequence_of(&key));
-            told < known || (known == 0 && told <= self.applied)
-        })
-    }
-
-    fn keys(&self) -> impl Iterator<Item = Key> {
-        let nodes = self.nodes.keys().cloned().map(Key::Node);
-        let instances = self.instances.keys().copied().map(Key::Instance);
-        let wishes = self.wishes.keys().cloned().map(Key::Wish);
-        let coordinators = self.coordinators.keys().cloned().map(Key::Coordinator);
-        let unreadable = self.unreadable.keys().cloned();
-        let kinds = nodes.chain(instances).chain(wishes).chain(coordinators);
-        kinds.chain(unreadable)
+    /// The epoch that was begun in this bucket; 0: none but the bucket's own.
+    pub fn begun(&self) -> u64 {
+        let epoch = |stored: &Stored<EpochRecord>| stored.record.epoch(stored.sequence);
+        self.epoch.as_ref().map_or(0, epoch)
     }
 
     /// The sequence that a key has in the store; 0: there is no such key.
@@ -163,6 +160,7 @@ impl Registry {
             Key::Instance(id) => self.instances.get(id).map(|slot| slot.stored.sequence),
             Key::Wish(plugin) => self.wishes.get(plugin).map(|stored| stored.sequence),
             Key::Coordinator(name) => self.coordinators.get(name).map(|stored| stored.sequence),
+            Key::Epoch => self.epoch.as_ref().map(|stored| stored.sequence),
         };
         let unreadable = || {
             self.unreadable
@@ -233,6 +231,17 @@ impl Registry {
                     };
                     self.coordinators.insert(name.clone(), stored);
                 }
+                return;
+            }
+            (Key::Epoch, value) => {
+                self.epoch = match value {
+                    Some(Record::Epoch(record)) => Some(Stored {
+                        record,
+                        sequence,
+                        at,
+                    }),
+                    _ => None,
+                };
                 return;
             }
         }

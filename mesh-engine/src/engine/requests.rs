@@ -11,7 +11,7 @@ use crate::record::{Key, Record, Wish, WishRecord};
 use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_core::id::PluginName;
 use mesh_core::manifest::Manifest;
-use mesh_core::revision::{Revision, Timestamp};
+use mesh_core::revision::Timestamp;
 
 /// How long a request may take, in milliseconds.
 const TIMEOUT_MS: u64 = 5_000;
@@ -275,10 +275,7 @@ impl Engine {
     }
 
     pub(super) fn answer(&mut self) {
-        let revision = Revision {
-            epoch: self.epoch,
-            sequence: self.registry.applied,
-        };
+        let revision = self.latest();
         for (request, result) in std::mem::take(&mut self.requests.answers) {
             let result = result.map(|(changed, affected)| Outcome {
                 changed,

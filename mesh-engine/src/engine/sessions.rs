@@ -103,6 +103,9 @@ impl Engine {
         table: Option<Revision>,
         now: Timestamp,
     ) {
+        if let Some(table) = table {
+            self.table_seen(table, now);
+        }
         let node = route.node.clone();
         let known = self
             .registry

@@ -6,6 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod epochs;
 mod leases;
 mod lifecycle;
 mod operators;
@@ -42,6 +43,8 @@ pub struct Entry {
 pub struct Store {
     pub epoch: u64,
     pub told: Vec<Entry>,
+    /// The sequence of its last change.
+    pub last: u64,
 }
 
 impl Store {
@@ -50,7 +53,8 @@ impl Store {
     }
 
     pub fn put(&mut self, key: &str, value: Option<Vec<u8>>, at: Timestamp) -> u64 {
-        let sequence = self.told.last().map_or(1, |entry| entry.sequence + 1);
+        self.last += 1;
+        let sequence = self.last;
         self.told.push(Entry {
             key: key.to_owned(),
             value,
@@ -76,6 +80,12 @@ impl Store {
             return Err(WriteError::Conflict);
         }
         Ok(self.put(&text, value, at))
+    }
+
+    /// The store is replaced by a copy that was made when so many changes were told.
+    pub fn go_back(&mut self, told: usize) {
+        self.told.truncate(told);
+        self.last = self.told.last().map_or(0, |entry| entry.sequence);
     }
 
     /// What a snapshot tells: the newest of each key, in order.
@@ -175,8 +185,8 @@ impl World {
 
     /// The store is told from the start.
     pub fn reconnect(&mut self, number: usize) {
-        let epoch = self.store.epoch;
-        self.tell(number, Event::StoreReset { epoch });
+        let (epoch, last) = (self.store.epoch, self.store.last);
+        self.tell(number, Event::StoreReset { epoch, last });
         for entry in self.store.snapshot() {
             self.tell(number, stored(&entry));
         }

@@ -226,21 +226,19 @@ impl Engine {
     /// Why the published table is older than what the store holds, if it is.
     #[must_use]
     pub fn held_back(&self) -> Option<String> {
-        let stored = Revision {
-            epoch: self.epoch,
-            sequence: self.registry.applied,
-        };
+        let stored = self.latest();
         let published = self.revision();
         if !self.is_current() || stored == published {
             return None;
         }
         Some(if stored < published {
             format!(
-                "the registry's store is at {stored}, older than the published table {published}: was \
-                 it replaced by an older copy?"
+                "the registry's store is at {stored}, older than the published table {published}: it \
+                 was replaced by an older copy, and a new epoch is begun"
             )
         } else {
-            "the registry's bucket is a new one: the table waits until its nodes are recorded again"
+            "the registry's store is a new one or an older copy: the table waits until its nodes are \
+             recorded again"
                 .to_owned()
         })
     }
@@ -261,10 +259,7 @@ impl Engine {
         let specs = self.registry.specs.iter();
         TableUpdate {
             from: None,
-            to: Revision {
-                epoch: self.epoch,
-                sequence: self.registry.applied,
-            },
+            to: self.latest(),
             specs: specs
                 .map(|(spec, it)| (spec.clone(), Arc::clone(&it.manifest)))
                 .collect(),

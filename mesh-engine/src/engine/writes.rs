@@ -163,6 +163,7 @@ impl Engine {
                     Some(record) => Shall::Be(Record::Coordinator(record)),
                     None => Shall::Stay,
                 },
+                Key::Epoch => self.epoch_shall().map_or(Shall::Stay, Shall::Be),
             };
             let value = match shall {
                 Shall::Stay => continue,

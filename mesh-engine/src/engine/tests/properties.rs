@@ -287,8 +287,10 @@ fn from_scratch(world: &World, told: usize) -> Table {
     scratch.now = world.now;
     scratch.store = Store {
         epoch: world.store.epoch,
-        told: world.store.told[..told].to_vec(),
+        told: world.store.told.clone(),
+        last: 0,
     };
+    scratch.store.go_back(told);
     scratch.start(0, "scratch");
     scratch.coordinators.remove(0).table
 }

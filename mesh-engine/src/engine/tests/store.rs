@@ -241,30 +241,6 @@ fn a_new_bucket_waits_one_lease_for_those_who_do_not_return() {
 }
 
 #[test]
-fn an_older_copy_of_the_store_never_takes_the_table_back() {
-    let mut world = with_calculator();
-    let copy = world.store.told.len();
-    world.ask("calculator", Change::Disable).unwrap();
-    let table = world.at(0).table.revision();
-    world.disconnect(0);
-    world.store.told.truncate(copy);
-    world.reconnect(0);
-    assert_eq!(world.at(0).table.revision(), table);
-    let why = world.coordinators[0]
-        .engine
-        .held_back()
-        .expect("it says so");
-    assert!(why.contains("older than the published table"), "{why}");
-    // As soon as the store has passed it, the table shows what is.
-    for number in 2..5 {
-        world.report(0, 1, report(number, &calculator(), Phase::Ready));
-    }
-    assert!(world.at(0).table.revision() > table);
-    assert_eq!(world.state(id(1)), Some(Active));
-    assert_eq!(world.coordinators[0].engine.held_back(), None);
-}
-
-#[test]
 fn a_store_that_forgot_its_last_deletion_is_no_older_copy() {
     let mut world = with_calculator();
     world.gone(0, 1, id(1));
@@ -275,8 +251,6 @@ fn a_store_that_forgot_its_last_deletion_is_no_older_copy() {
     world.reconnect(0);
     assert_eq!(world.coordinators[0].engine.held_back(), None);
     assert_eq!(world.at(0).table.revision(), table);
-    world.store.told.push(deleted);
-    world.at(0).heard += 1;
     world.report(0, 1, report(2, &calculator(), Phase::Ready));
     assert_eq!(world.state(id(2)), Some(Active));
 }
