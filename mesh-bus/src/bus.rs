@@ -371,7 +371,7 @@ mod tests {
         let mut waited = 0;
         for n in 0..20_000 {
             let bodies = [
-                Body::Credit(common::Credit { chunks: 1 }),
+                Body::Credit(common::Credit::of(1)),
                 Body::Log(common::Log::default()),
                 Body::Progress(common::Progress::default()),
             ];

@@ -72,7 +72,7 @@ pub(crate) fn chunk(
 
 /// The node may send more; 0 asks whether it still knows the call.
 pub(crate) fn credit(live: &Live, index: usize, reply: Subject, chunks: u32) -> Frame {
-    let credit = common::Credit { chunks };
+    let credit = common::Credit::of(chunks);
     follow_up(live, index, reply, node_request::Body::Credit(credit))
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn cancel(live: &Live, reply: Subject, reason: &str) -> Frame {
 
 /// A node takes more of a payload; 0 says that it knows the call.
 pub(crate) fn credit_reply(call_id: u64, chunks: u32) -> Bytes {
-    let credit = common::Credit { chunks };
+    let credit = common::Credit::of(chunks);
     let reply = NodeReply {
         call_id,
         body: Some(node_reply::Body::Credit(credit)),

@@ -174,6 +174,10 @@ pub struct CapabilityEntry {
     /// The call may answer in several chunks before its result.
     #[serde(default)]
     pub streaming: bool,
+    /// The caller may send messages after the payload. Left out when false: ids of manifests hold the
+    /// text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub client_streaming: bool,
 }
 
 impl CapabilityEntry {
@@ -182,14 +186,22 @@ impl CapabilityEntry {
     pub fn may_repeat(&self) -> bool {
         self.idempotent || self.read_only
     }
+
+    fn flags(&self) -> [bool; 4] {
+        [
+            self.idempotent,
+            self.read_only,
+            self.streaming,
+            self.client_streaming,
+        ]
+    }
 }
 
 impl PartialEq for CapabilityEntry {
     fn eq(&self, other: &Self) -> bool {
         let raw = |entry: &Self| entry.entry.as_ref().map(|raw| raw.get().to_owned());
         self.capability == other.capability
-            && (self.idempotent, self.read_only, self.streaming)
-                == (other.idempotent, other.read_only, other.streaming)
+            && self.flags() == other.flags()
             && raw(self) == raw(other)
     }
 }

@@ -45,6 +45,8 @@ pub struct Selected {
     pub may_repeat: bool,
     /// Whether the answer may come in several chunks.
     pub streaming: bool,
+    /// Whether the caller may send messages after the payload.
+    pub client_streaming: bool,
 }
 
 impl Selected {
@@ -165,6 +167,7 @@ fn selected(row: &Provider) -> Selected {
         version: row.manifest.version.clone(),
         may_repeat: entry.is_some_and(|entry| entry.may_repeat()),
         streaming: entry.is_some_and(|entry| entry.streaming),
+        client_streaming: entry.is_some_and(|entry| entry.client_streaming),
     }
 }
 

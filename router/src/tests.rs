@@ -65,6 +65,7 @@ pub(crate) fn manifest(version: &str) -> Arc<Manifest> {
             idempotent,
             read_only: false,
             streaming: true,
+            client_streaming: false,
         });
     }
     Arc::new(manifest)

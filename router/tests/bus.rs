@@ -56,6 +56,7 @@ fn table(sequence: u64, instances: &[u8]) -> TableUpdate {
             idempotent,
             read_only: false,
             streaming: false,
+            client_streaming: false,
         });
     }
     let spec = SpecId::of(&manifest);

@@ -204,7 +204,7 @@ impl StreamTask {
         let due = session.machine.take_upload_credit(id, chunks);
         match session.machine.call(id).map(|call| &call.reply) {
             Some(ReplyPath::Bus(caller)) => {
-                let credit = common::Credit { chunks: due };
+                let credit = common::Credit::of(due);
                 // 0 has a meaning of its own on the bus.
                 if due > 0 {
                     plane.bus_reply(caller, node_reply::Body::Credit(credit));

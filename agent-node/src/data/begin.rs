@@ -128,7 +128,7 @@ impl Plane {
             return;
         }
         let body = match granted {
-            Some(()) => node_reply::Body::Credit(common::Credit { chunks: 0 }),
+            Some(()) => node_reply::Body::Credit(common::Credit::of(0)),
             None => {
                 let text = "the node does not know the call: it ended while the connection was lost, \
                             or the node was started anew";
@@ -201,7 +201,7 @@ impl Plane {
 const QUEUE_FULL: &str = "the plugin does not read its stream fast enough for the payload";
 
 pub(super) fn credit_frame(id: u64, chunks: u32) -> HostFrame {
-    let body = Some(host_frame::Body::Credit(common::Credit { chunks }));
+    let body = Some(host_frame::Body::Credit(common::Credit::of(chunks)));
     HostFrame { id, body }
 }
 

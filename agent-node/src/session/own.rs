@@ -216,7 +216,7 @@ impl<C> Machine<C> {
             Step::More { grant: 0 } => {}
             Step::More { grant } => out.push(Action::Send(HostFrame {
                 id,
-                body: Some(host_frame::Body::Credit(common::Credit { chunks: grant })),
+                body: Some(host_frame::Body::Credit(common::Credit::of(grant))),
             })),
             Step::Whole(upload) => {
                 let Upload { call, payload, .. } = *upload;

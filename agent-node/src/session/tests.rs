@@ -459,7 +459,7 @@ fn a_cancelled_own_call_is_answered_and_a_crossing_cancel_is_not() {
 #[test]
 fn credit_goes_to_whichever_side_the_id_belongs_to() {
     let mut session = ready();
-    let credit = || Body::Credit(common::Credit { chunks: 5 });
+    let credit = || Body::Credit(common::Credit::of(5));
     let id = session.begin("one", true);
     assert!(matches!(
         send(&mut session, id, credit()).as_slice(),

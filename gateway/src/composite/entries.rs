@@ -107,6 +107,7 @@ mod tests {
             idempotent: false,
             read_only: false,
             streaming: false,
+            client_streaming: false,
         }
     }
 

@@ -115,7 +115,7 @@ fn chunk(sequence: u64, size: usize, fragment: bool) -> node_reply::Body {
 }
 
 fn known() -> node_reply::Body {
-    node_reply::Body::Credit(common::Credit { chunks: 0 })
+    node_reply::Body::Credit(common::Credit::of(0))
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_node_that_cant_be_reached_has_a_second_and_is_asked_meanwhile() {
     let question = sweep(&mut slots, SECOND).send.pop().unwrap();
     assert_eq!(
         body(&question),
-        node_request::Body::Credit(common::Credit { chunks: 0 })
+        node_request::Body::Credit(common::Credit::of(0))
     );
     nobody(&mut slots, &call.reply, SECOND);
     // It is about to reconnect.
@@ -348,7 +348,7 @@ fn credit_that_may_be_lost_is_given_again() {
     let frame = reply(&mut slots, &call, 20, known()).send.pop().unwrap();
     assert_eq!(
         body(&frame),
-        node_request::Body::Credit(common::Credit { chunks: 4 })
+        node_request::Body::Credit(common::Credit::of(4))
     );
     // Twice as much may come now, and not more.
     for sequence in 2..10 {

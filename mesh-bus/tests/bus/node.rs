@@ -128,7 +128,7 @@ async fn run(bus: Bus, mut inbox: NodeInbox, seen: Arc<Seen>) {
                         open.remove(&key);
                     }
                 } else if running.next_part.is_multiple_of(32) {
-                    let credit = common::Credit { chunks: 32 };
+                    let credit = common::Credit::of(32);
                     reply(&bus, &to, id, node_reply::Body::Credit(credit));
                 }
             }

@@ -105,6 +105,11 @@ fn check(draft: CapabilityDraft, found: &mut Mistakes) -> Option<CapabilityEntry
             format_args!("is missing: give {} as a JSON object", shape.what),
         );
     }
+    let takes_messages = matches!(kind, CapabilityKind::Service | CapabilityKind::Orchestrator);
+    if draft.client_streaming && !takes_messages {
+        let problem = "only services and orchestrators take a stream of messages: leave it out";
+        found.add(format!("{field}.client_streaming"), problem);
+    }
     if found.0.len() > before {
         return None;
     }
@@ -114,6 +119,7 @@ fn check(draft: CapabilityDraft, found: &mut Mistakes) -> Option<CapabilityEntry
         idempotent: draft.idempotent,
         read_only: draft.read_only,
         streaming: draft.streaming,
+        client_streaming: draft.client_streaming,
     })
 }
 
@@ -305,7 +311,7 @@ pub(super) fn name_field(kind: CapabilityKind) -> &'static str {
 pub(super) fn known_fields(kind: CapabilityKind) -> Vec<&'static str> {
     let own = Shape::of(kind).map_or(&[][..], |shape| shape.fields);
     let service: &[_] = match kind {
-        CapabilityKind::Service => &["inputSchema", "outputSchema"],
+        CapabilityKind::Service | CapabilityKind::Orchestrator => &["inputSchema", "outputSchema"],
         _ => &[],
     };
     let keys = COMMON.iter().chain(own).map(|(key, _)| *key);

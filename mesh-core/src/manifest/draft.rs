@@ -81,6 +81,8 @@ pub struct CapabilityDraft {
     pub read_only: bool,
     /// The call may answer in several chunks.
     pub streaming: bool,
+    /// The caller may send messages after the payload.
+    pub client_streaming: bool,
 }
 
 /// One mistake in a manifest.

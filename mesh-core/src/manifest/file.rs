@@ -310,17 +310,22 @@ fn read_limits(file: &mut Reader<'_>) -> Limits {
 }
 
 /// Lists of capabilities that may stand in the file.
-const LISTS: [(&str, CapabilityKind); 5] = [
+const LISTS: [(&str, CapabilityKind); 6] = [
     ("tools", CapabilityKind::Tool),
     ("resources", CapabilityKind::Resource),
     ("resource_templates", CapabilityKind::ResourceTemplate),
     ("prompts", CapabilityKind::Prompt),
     ("services", CapabilityKind::Service),
+    ("orchestrators", CapabilityKind::Orchestrator),
 ];
 
 /// Reads one entry: our own keys are taken out, all others are the entry as MCP names them.
 fn read_entry(mut entry: Reader<'_>, kind: CapabilityKind) -> Option<CapabilityDraft> {
-    let streaming = entry.flag("streaming").unwrap_or(false);
+    let works = matches!(kind, CapabilityKind::Service | CapabilityKind::Orchestrator);
+    let streaming = entry
+        .flag("streaming")
+        .unwrap_or(kind == CapabilityKind::Orchestrator);
+    let client_streaming = entry.flag("client_streaming").unwrap_or(false);
     let idempotent = entry.flag("idempotent");
     let read_only = entry.flag("read_only");
     let mut object = Map::new();
@@ -337,7 +342,7 @@ fn read_entry(mut entry: Reader<'_>, kind: CapabilityKind) -> Option<CapabilityD
         // What MCP may name one day passes, a slip of the pen does not.
         match nearest(key, &known) {
             Some(near) => entry.mistake(key, format_args!("is not known: did you mean {near}?")),
-            None if kind == CapabilityKind::Service => {
+            None if works => {
                 let keys = known.join(", ");
                 entry.mistake(key, format_args!("is not known: the keys here are {keys}"));
             }
@@ -350,8 +355,8 @@ fn read_entry(mut entry: Reader<'_>, kind: CapabilityKind) -> Option<CapabilityD
             .and_then(|all| all.get(name))
             .and_then(Json::as_bool)
     };
-    // MCP reads resources and prompts; only tools and services do things.
-    let reads = !matches!(kind, CapabilityKind::Tool | CapabilityKind::Service);
+    // MCP reads resources and prompts; only the others do things.
+    let reads = kind != CapabilityKind::Tool && !works;
     let read_only = read_only.or_else(|| hint("readOnlyHint")).unwrap_or(reads);
     let idempotent = idempotent
         .or_else(|| hint("idempotentHint"))
@@ -380,6 +385,7 @@ fn read_entry(mut entry: Reader<'_>, kind: CapabilityKind) -> Option<CapabilityD
         idempotent,
         read_only,
         streaming,
+        client_streaming,
     })
 }
 

@@ -71,6 +71,10 @@ arguments = [{ name = "number", required = true }]
 name = "github.watch"
 streaming = true
 idempotent = true
+
+[[orchestrators]]
+name = "github.migrate"
+client_streaming = true
 "#;
 
 #[test]
@@ -102,18 +106,20 @@ fn a_file_that_uses_everything_is_read() {
                 entry.capability.to_string(),
                 entry.may_repeat(),
                 entry.streaming,
+                entry.client_streaming,
             )
         })
         .collect();
-    let row = |name: &str, repeat, streaming| (name.to_owned(), repeat, streaming);
+    let row = |name: &str, repeat, streaming, takes| (name.to_owned(), repeat, streaming, takes);
     assert_eq!(
         shown,
         [
-            row("tool:search", true, false),
-            row("resource:github://me", true, false),
-            row("resource_template:github://user/{name}", true, false),
-            row("prompt:review", true, false),
-            row("service:github.watch", true, true),
+            row("tool:search", true, false, false),
+            row("resource:github://me", true, false, false),
+            row("resource_template:github://user/{name}", true, false, false),
+            row("prompt:review", true, false, false),
+            row("service:github.watch", true, true, false),
+            row("orchestrator:github.migrate", false, true, true),
         ]
     );
     let tool = manifest.capabilities[0].entry.as_ref().unwrap().get();
@@ -231,7 +237,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "config.schema: \"../schema.json\" is not valid: write a path inside the package\n\
          runtime.command: is missing: write the program and its arguments, such as [\"./my-plugin\"]\n\
          extra: is not known: the keys here are plugin, dependencies, requires, hooks, subscriptions, \
-         config, permissions, runtime, limits, tools, resources, resource_templates, prompts, services",
+         config, permissions, runtime, limits, tools, resources, resource_templates, prompts, services, orchestrators",
     ),
     (
         "+[[tools]]\nname = \"a b\"\n[[tools]]\nname = \"c\"\ninput_schema = {}\n\

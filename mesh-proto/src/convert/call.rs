@@ -4,6 +4,17 @@ use mesh_core::call::{Caller, LogLevel, TraceContext};
 
 use crate::common;
 
+impl common::Credit {
+    /// So many more chunks; how many there were in all is not counted.
+    #[must_use]
+    pub fn of(chunks: u32) -> Self {
+        Self {
+            chunks,
+            ..Self::default()
+        }
+    }
+}
+
 impl From<TraceContext> for common::TraceContext {
     fn from(own: TraceContext) -> Self {
         Self {

@@ -87,6 +87,7 @@ impl From<&CapabilityEntry> for common::CapabilityEntry {
             idempotent: own.idempotent,
             read_only: own.read_only,
             streaming: own.streaming,
+            client_streaming: own.client_streaming,
         }
     }
 }
@@ -105,6 +106,7 @@ fn capability_draft(place: usize, wire: common::CapabilityEntry) -> CapabilityDr
         idempotent: wire.idempotent,
         read_only: wire.read_only,
         streaming: wire.streaming,
+        client_streaming: wire.client_streaming,
     }
 }
 
@@ -307,6 +309,7 @@ mod tests {
             idempotent: true,
             read_only: false,
             streaming: true,
+            client_streaming: false,
         };
         own.capabilities = CapabilityDraft::check_all(vec![tool]).unwrap();
         let wire = common::Manifest::from(&own);

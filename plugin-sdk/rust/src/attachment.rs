@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
@@ -63,7 +64,7 @@ pub(crate) struct Attachment {
     pub telemetry: Telemetry,
     pub calls: Table,
     outbound: mpsc::Sender<PluginFrame>,
-    /// Frames of those that could not wait; the session's loop sends them. At most one for each own
+    /// Frames of those that could not wait; the session's loop sends them. At most two for each own
     /// call.
     late: Mutex<Vec<PluginFrame>>,
     late_came: Notify,
@@ -113,6 +114,16 @@ impl Attachment {
 
     pub(crate) fn outbound(&self) -> &mpsc::Sender<PluginFrame> {
         &self.outbound
+    }
+
+    /// Sends a frame without waiting: as soon as there is room.
+    fn send_late(&self, frame: PluginFrame) {
+        if let Err(mpsc::error::TrySendError::Full(frame)) = self.outbound.try_send(frame) {
+            let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+            late.push(frame);
+            drop(late);
+            self.late_came.notify_one();
+        }
     }
 
     /// Waits for frames of those that could not wait.
@@ -169,28 +180,27 @@ impl Peer for Attachment {
                 bytes,
                 sequence,
                 last,
-            } => PluginBody::Chunk(common::Chunk {
-                payload: bytes,
-                last,
-                sequence,
-                fragment: false,
-            }),
-            Signal::Credit(chunks) => PluginBody::Credit(common::Credit { chunks }),
+            } => PluginBody::Chunk(calls::chunk(bytes, sequence, last, true)),
+            Signal::Message { bytes, sequence } => {
+                PluginBody::Chunk(calls::chunk(bytes, sequence, false, false))
+            }
+            Signal::Credit(chunks) => PluginBody::Credit(common::Credit::of(chunks)),
         };
         self.send(frame(id, body)).boxed()
     }
 
+    fn end_messages(&self, id: u64, sequence: u64) {
+        if self.calls.get(id).is_some() {
+            let end = calls::chunk(Bytes::new(), sequence, true, false);
+            self.send_late(frame(id, PluginBody::Chunk(end)));
+        }
+    }
+
     fn abandon(&self, id: u64, cancel: bool) {
         let known = self.calls.remove(id).is_some();
-        if !known || !cancel {
-            return;
-        }
-        let cancel = frame(id, PluginBody::Cancel(common::Cancel::default()));
-        if let Err(mpsc::error::TrySendError::Full(cancel)) = self.outbound.try_send(cancel) {
-            let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-            late.push(cancel);
-            drop(late);
-            self.late_came.notify_one();
+        if known && cancel {
+            let cancel = PluginBody::Cancel(common::Cancel::default());
+            self.send_late(frame(id, cancel));
         }
     }
 }

@@ -2,11 +2,13 @@
 
 mod begin;
 mod events;
+mod sender;
 mod slot;
 mod stream;
 mod target;
 
 pub use events::{CallEvent, Caller, LogLevel, LogLine, Progress, TraceContext};
+pub use sender::RequestSender;
 pub use stream::CallStream;
 pub use target::Target;
 
@@ -38,8 +40,25 @@ pub(crate) enum Signal {
         sequence: u64,
         last: bool,
     },
+    /// A message after the payload.
+    Message { bytes: bytes::Bytes, sequence: u64 },
     /// So many more chunks may come.
     Credit(u32),
+}
+
+/// The chunk that a signal is sent as; the credit of another.
+pub(crate) fn chunk(
+    bytes: bytes::Bytes,
+    sequence: u64,
+    last: bool,
+    fragment: bool,
+) -> common::Chunk {
+    common::Chunk {
+        payload: bytes,
+        last,
+        sequence,
+        fragment,
+    }
 }
 
 /// The other end of the calls: the plugin's host, or the plugin when a test is the host.
@@ -48,6 +67,8 @@ pub(crate) trait Peer: Send + Sync {
     fn table(&self) -> &Table;
     /// Sends a signal; an error means that the session has ended.
     fn signal(&self, id: u64, signal: Signal) -> BoxFuture<'_, Result<(), CallError>>;
+    /// No message follows; this is the place of the one that would. Never waits.
+    fn end_messages(&self, id: u64, sequence: u64);
     /// Forgets a call, and cancels it if it has not ended. Never waits.
     fn abandon(&self, id: u64, cancel: bool);
 }

@@ -13,11 +13,12 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::attachment::Attachment;
-use crate::calls::{CallStream, Caller, LogLevel, Target, TraceContext};
+use crate::calls::{CallStream, Caller, LogLevel, Request, RequestSender, Target, TraceContext};
 use crate::code::ErrorCode;
 use crate::error::{CallError, ToolError};
 use crate::output::{PromptOutput, ResourceOutput, ToolOutput};
 use crate::payload::{FromPayload, IntoPayload, Payload};
+use crate::requests::Requests;
 use crate::wire::{PluginBody, common, frame, shortened};
 
 /// Time that a call without a deadline may take.
@@ -61,6 +62,8 @@ pub(crate) struct CallState {
     /// The answer has ended: no chunk may follow.
     pub ended: AtomicBool,
     pub cancel: Cancel,
+    /// What the caller sends after the payload.
+    pub requests: Requests,
 }
 
 /// Whether a call was cancelled, and who wants to know.
@@ -101,7 +104,12 @@ impl fmt::Debug for Context {
 }
 
 impl Context {
-    pub(crate) fn new(id: u64, attachment: Arc<Attachment>, call: common::Call) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        attachment: Arc<Attachment>,
+        call: common::Call,
+        requests: Requests,
+    ) -> Self {
         let left = match call.time_left_us {
             0 => DEFAULT_TIMEOUT,
             micros => Duration::from_micros(micros),
@@ -121,6 +129,7 @@ impl Context {
                 sequence: AtomicU64::new(0),
                 ended: AtomicBool::new(false),
                 cancel: Cancel::default(),
+                requests,
                 attachment,
             }),
         }
@@ -236,10 +245,51 @@ impl Context {
         target: Target,
         payload: impl IntoPayload,
     ) -> Result<CallStream, CallError> {
+        self.begin(target.into_request(), payload).await
+    }
+
+    /// Begins a call that sends messages after its payload, to a capability that takes them. The
+    /// messages go out by the [`RequestSender`], the answers come from the [`CallStream`], both at once.
+    ///
+    /// # Errors
+    /// The call could not be sent.
+    ///
+    /// ```
+    /// use plugmesh_sdk::{CallEvent, Context, Json, Target, ToolError};
+    /// async fn translate(ctx: Context, lines: Vec<String>) -> Result<(), ToolError> {
+    ///     let target = Target::service("translate.lines");
+    ///     let (mut requests, mut answers) = ctx.open(target, Json("de")).await?;
+    ///     for line in lines {
+    ///         requests.send(line).await?;
+    ///         if let Some(CallEvent::Chunk(line)) = answers.next().await {
+    ///             tracing::info!(bytes = line.len(), "translated");
+    ///         }
+    ///     }
+    ///     requests.finish();
+    ///     answers.finish().await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    pub async fn open(
+        &self,
+        target: Target,
+        payload: impl IntoPayload,
+    ) -> Result<(RequestSender, CallStream), CallError> {
+        let mut request = target.into_request();
+        request.call.messages = true;
+        let answers = self.begin(request, payload).await?;
+        let most = self.inner.attachment.welcome.terms.part_bytes;
+        Ok((answers.messages(most), answers))
+    }
+
+    async fn begin(
+        &self,
+        mut request: Request,
+        payload: impl IntoPayload,
+    ) -> Result<CallStream, CallError> {
         let payload = payload.into_payload().map_err(|error| {
             CallError::new(ErrorCode::InvalidArgument, format!("payload: {error}"))
         })?;
-        let mut request = target.into_request();
         request.call.trace = Some(self.trace().into());
         let state = &self.inner;
         state

@@ -28,6 +28,11 @@ impl Definition {
         self.template_of(capability)
     }
 
+    /// Whether a capability takes messages after the payload.
+    pub(crate) fn takes_messages(&self, capability: &common::Capability) -> bool {
+        takes_messages(&self.manifest, capability)
+    }
+
     fn template_of(&self, capability: &common::Capability) -> Option<&Handler> {
         if capability.kind != i32::from(CapabilityKind::Resource) {
             return None;
@@ -46,4 +51,10 @@ impl Definition {
         let stated = dependencies.iter().find(|one| one.plugin == plugin);
         stated.map_or_else(String::new, |one| one.requirement.clone())
     }
+}
+
+/// Whether a manifest says that a capability takes messages after the payload.
+pub(crate) fn takes_messages(manifest: &common::Manifest, capability: &common::Capability) -> bool {
+    let mut entries = manifest.capabilities.iter();
+    entries.any(|entry| entry.client_streaming && entry.capability.as_ref() == Some(capability))
 }

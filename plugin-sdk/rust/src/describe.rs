@@ -1,10 +1,12 @@
 //! Descriptions of what a plugin provides, as the plugin's author writes them.
 
+mod orchestrator;
 mod prompt;
 mod resource;
 mod service;
 mod tool;
 
+pub use orchestrator::Orchestrator;
 pub use prompt::Prompt;
 pub use resource::{Resource, ResourceTemplate};
 pub use service::Service;

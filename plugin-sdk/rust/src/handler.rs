@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::error::{CallError, ToolError};
 use crate::output::{IntoPrompt, IntoResource, IntoToolOutput, encode_failure};
 use crate::payload::{FromPayload, IntoPayload, Payload};
+use crate::requests::RequestStream;
 use crate::uri_template;
 use crate::wire::JSON;
 
@@ -137,19 +138,43 @@ where
     })
 }
 
-pub(crate) fn streaming_service<A, T, F>(f: F) -> Handler
+pub(crate) fn streaming<A, T, F>(f: F) -> Handler
 where
     A: FromPayload,
     T: IntoPayload,
     F: AsyncFn(A, ChunkSender, Context) -> Result<T, ToolError> + Send + Sync + 'static,
 {
-    handler(f, async |f, payload, context| {
+    service(async move |arguments: A, context: Context| {
         let chunks = ChunkSender::new(context.clone());
-        let serve = async {
-            let arguments = A::from_payload(payload)?;
-            f(arguments, chunks, context).await?.into_payload()
-        };
-        serve.await.map_err(ToolError::into_call_error)
+        f(arguments, chunks, context).await
+    })
+}
+
+pub(crate) fn client_streaming<A, T, F>(f: F) -> Handler
+where
+    A: FromPayload,
+    T: IntoPayload,
+    F: AsyncFn(A, RequestStream, Context) -> Result<T, ToolError> + Send + Sync + 'static,
+{
+    service(async move |arguments: A, context: Context| {
+        let requests = RequestStream::new(context.clone());
+        f(arguments, requests, context).await
+    })
+}
+
+pub(crate) fn duplex<A, T, F>(f: F) -> Handler
+where
+    A: FromPayload,
+    T: IntoPayload,
+    F: AsyncFn(A, RequestStream, ChunkSender, Context) -> Result<T, ToolError>
+        + Send
+        + Sync
+        + 'static,
+{
+    service(async move |arguments: A, context: Context| {
+        let requests = RequestStream::new(context.clone());
+        let chunks = ChunkSender::new(context.clone());
+        f(arguments, requests, chunks, context).await
     })
 }
 

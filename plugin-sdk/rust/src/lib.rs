@@ -33,6 +33,8 @@
 //! ```
 //!
 //! - [`Plugin`] puts a plugin together; [`Plugin::main`] runs it.
+//! - A [`ChunkSender`] sends the messages of a streaming answer, a [`RequestStream`] takes those of a
+//!   streaming request; both go no faster than the other end takes them.
 //! - Handlers are async functions or closures. They get their arguments as a type, and a [`Context`]:
 //!   calls to other plugins, progress, log, deadline, cancellation, configuration.
 //! - All handlers of a plugin run on one thread, interleaved where they wait. What computes for long or
@@ -74,6 +76,7 @@ mod logging;
 mod output;
 mod payload;
 mod plugin;
+mod requests;
 mod run;
 mod schema;
 mod session;
@@ -85,11 +88,13 @@ mod uri_template;
 mod wire;
 
 pub use arguments::NoArgs;
-pub use calls::{CallEvent, CallStream, Caller, LogLevel, LogLine, Progress, Target, TraceContext};
+pub use calls::{
+    CallEvent, CallStream, Caller, LogLevel, LogLine, Progress, RequestSender, Target, TraceContext,
+};
 pub use chunks::ChunkSender;
 pub use code::ErrorCode;
 pub use context::Context;
-pub use describe::{Prompt, Resource, ResourceTemplate, Service, Tool};
+pub use describe::{Orchestrator, Prompt, Resource, ResourceTemplate, Service, Tool};
 pub use error::{CallError, Error, Place, ToolError};
 pub use logging::LogLayer;
 pub use output::{
@@ -97,4 +102,5 @@ pub use output::{
 };
 pub use payload::{FromPayload, IntoPayload, Json, Payload};
 pub use plugin::Plugin;
+pub use requests::RequestStream;
 pub use tasks::blocking;

@@ -104,6 +104,13 @@ impl FromPayload for Payload {
     }
 }
 
+/// For those who need none: whatever came is let go.
+impl FromPayload for () {
+    fn from_payload(_: Payload) -> Result<Self, ToolError> {
+        Ok(())
+    }
+}
+
 impl FromPayload for Bytes {
     fn from_payload(payload: Payload) -> Result<Self, ToolError> {
         Ok(payload.bytes)

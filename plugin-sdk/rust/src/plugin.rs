@@ -1,5 +1,7 @@
 //! The builder by which a program becomes a plugin.
 
+mod streams;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -9,7 +11,6 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::check::Report;
-use crate::chunks::ChunkSender;
 use crate::context::Context;
 use crate::definition::Definition;
 use crate::describe::{Prompt, Resource, ResourceTemplate, Service, Tool};
@@ -405,44 +406,8 @@ impl Plugin {
     {
         let service = service.into();
         let mut report = Report::new(&mut self.mistakes, "service", service.name());
-        let entry = service.build(false, &mut report);
+        let entry = service.build(false, false, &mut report);
         self.capabilities.push((entry, handler::service(handler)));
-        self
-    }
-
-    /// Provides a service that answers with any number of messages before its end, no faster than
-    /// the caller takes them.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> { plugmesh_sdk::testing::run(async {
-    /// use plugmesh_sdk::testing::TestHost;
-    /// use plugmesh_sdk::{CallEvent, ChunkSender, Json, Plugin, Target};
-    ///
-    /// let plugin = Plugin::new("text", "1.0.0").streaming_service(
-    ///     "text.words",
-    ///     async |Json(text): Json<String>, mut chunks: ChunkSender, _| {
-    ///         for word in text.split(' ') {
-    ///             chunks.send(word).await?;
-    ///         }
-    ///         Ok(())
-    ///     },
-    /// );
-    /// let host = TestHost::start(plugin).await?;
-    /// let mut call = host.call(Target::service("text.words"), Json("two words")).await?;
-    /// assert_eq!(call.next().await, Some(CallEvent::Chunk("two".into())));
-    /// # Ok(()) }) }
-    /// ```
-    pub fn streaming_service<A, T, F>(mut self, service: impl Into<Service>, handler: F) -> Self
-    where
-        A: FromPayload,
-        T: IntoPayload,
-        F: AsyncFn(A, ChunkSender, Context) -> Result<T, ToolError> + Send + Sync + 'static,
-    {
-        let service = service.into();
-        let mut report = Report::new(&mut self.mistakes, "service", service.name());
-        let entry = service.build(true, &mut report);
-        let handler = handler::streaming_service(handler);
-        self.capabilities.push((entry, handler));
         self
     }
 

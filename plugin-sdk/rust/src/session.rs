@@ -67,6 +67,8 @@ struct Session<'a> {
     calls: HashMap<u64, Context>,
     /// Calls whose payload is still coming.
     assemblies: HashMap<u64, Assembly>,
+    /// The newest call of the host.
+    last_id: u64,
     outbox: VecDeque<PluginFrame>,
     leaving: Leaving,
 }
@@ -92,6 +94,7 @@ pub(crate) async fn run(runner: &Runner, previous: &mut String, stop: &mut Stop)
         running: FuturesUnordered::new(),
         calls: HashMap::new(),
         assemblies: HashMap::new(),
+        last_id: 0,
         outbox: VecDeque::new(),
         leaving: Leaving::No,
     };

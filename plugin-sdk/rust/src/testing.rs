@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::calls::{self, CallStream, LogLine, Target};
+use crate::calls::{self, CallStream, LogLine, Request, RequestSender, Target};
 use crate::code::ErrorCode;
 use crate::connect::Connector;
 use crate::error::{CallError, Error};
@@ -431,10 +431,47 @@ impl TestHost {
         target: Target,
         payload: impl IntoPayload,
     ) -> Result<CallStream, CallError> {
+        self.begin(target.into_request(), payload).await
+    }
+
+    /// Begins a call that sends messages after its payload.
+    ///
+    /// # Errors
+    /// No plugin provides what is called, or it takes no messages.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> { plugmesh_sdk::testing::run(async {
+    /// use plugmesh_sdk::testing::TestHost;
+    /// use plugmesh_sdk::{Plugin, RequestStream, Target};
+    /// let plugin = Plugin::new("sink", "1.0.0").client_streaming_service(
+    ///     "sink.first",
+    ///     async |_: (), mut requests: RequestStream, _| Ok(requests.next().await?.unwrap_or_default()),
+    /// );
+    /// let host = TestHost::start(plugin).await?;
+    /// let (mut requests, answer) = host.open(Target::service("sink.first"), ()).await?;
+    /// requests.send("hello").await?;
+    /// assert_eq!(answer.finish().await?.bytes, "hello");
+    /// # Ok(()) }) }
+    /// ```
+    pub async fn open(
+        &self,
+        target: Target,
+        payload: impl IntoPayload,
+    ) -> Result<(RequestSender, CallStream), CallError> {
+        let mut request = target.into_request();
+        request.call.messages = true;
+        let answers = self.begin(request, payload).await?;
+        Ok((answers.messages(TERMS.part_bytes), answers))
+    }
+
+    async fn begin(
+        &self,
+        mut request: Request,
+        payload: impl IntoPayload,
+    ) -> Result<CallStream, CallError> {
         let payload = payload.into_payload().map_err(|error| {
             CallError::new(ErrorCode::InvalidArgument, format!("payload: {error}"))
         })?;
-        let mut request = target.into_request();
         let link = self.mesh.route(&mut request.call)?;
         let deadline = Instant::now() + request.timeout.unwrap_or(TIMEOUT);
         calls::begin(&link, TERMS, request, payload, deadline).await

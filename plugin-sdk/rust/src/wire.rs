@@ -20,6 +20,16 @@ pub(crate) fn frame(id: u64, body: PluginBody) -> PluginFrame {
     }
 }
 
+impl common::Credit {
+    /// So many more chunks.
+    pub(crate) fn of(chunks: u32) -> Self {
+        Self {
+            chunks,
+            ..Self::default()
+        }
+    }
+}
+
 /// The media type when none is given.
 pub(crate) const JSON: &str = "application/json";
 

@@ -90,7 +90,7 @@ async fn a_large_payload_goes_to_the_plugin_in_parts_as_it_gives_credit() {
         }
         next += 1;
         if next % 32 == 0 {
-            let credit = common::Credit { chunks: 32 };
+            let credit = common::Credit::of(32);
             plugin.send(id, plugin_frame::Body::Credit(credit)).await;
         }
     }

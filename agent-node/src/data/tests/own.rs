@@ -66,7 +66,7 @@ async fn a_large_answer_waits_for_the_plugins_credit() {
                 bytes += chunk.payload.len();
                 parts += 1;
                 if parts % 64 == 0 {
-                    let credit = common::Credit { chunks: 64 };
+                    let credit = common::Credit::of(64);
                     planner.send(1, plugin_frame::Body::Credit(credit)).await;
                 }
             }

@@ -52,7 +52,7 @@ pub(crate) async fn begin<P: Peer + 'static>(
     let slot = Arc::new(Slot::new(terms.credit, most));
     let id = peer.table().open(slot.clone()).ok_or_else(session_ended)?;
     // From here on, dropping the stream takes the slot out of the table.
-    let stream = CallStream::new(id, slot, peer.clone(), deadline);
+    let mut stream = CallStream::new(id, slot, peer.clone(), deadline);
     peer.signal(id, Signal::Begin(call)).await?;
     if !rest.is_empty() {
         stream.send_rest(rest, terms.part_bytes).await;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::slot::Slot;
-use super::{CallEvent, Peer, Signal};
+use super::{CallEvent, Peer, RequestSender, Signal};
 use crate::code::ErrorCode;
 use crate::error::CallError;
 use crate::payload::Payload;
@@ -32,6 +32,8 @@ pub struct CallStream {
     slot: Arc<Slot>,
     peer: Arc<dyn Peer>,
     deadline: Instant,
+    /// Parts of the payload that were sent.
+    parts: u64,
     ended: bool,
 }
 
@@ -42,13 +44,13 @@ impl CallStream {
             slot,
             peer,
             deadline,
+            parts: 0,
             ended: false,
         }
     }
 
     /// Sends what of the payload did not fit the first frame, as far as credit allows.
-    pub(crate) async fn send_rest(&self, mut rest: Bytes, part_bytes: usize) {
-        let mut sequence = 0;
+    pub(crate) async fn send_rest(&mut self, mut rest: Bytes, part_bytes: usize) {
         while !rest.is_empty() {
             let Ok(Ok(permit)) = timeout_at(self.deadline, self.slot.send_credit.acquire()).await
             else {
@@ -59,14 +61,20 @@ impl CallStream {
             let bytes = rest.split_to(rest.len().min(part_bytes));
             let part = Signal::Part {
                 bytes,
-                sequence,
+                sequence: self.parts,
                 last: rest.is_empty(),
             };
             if self.peer.signal(self.id, part).await.is_err() {
                 return;
             }
-            sequence += 1;
+            self.parts += 1;
         }
+    }
+
+    /// The sender of the messages that follow the payload.
+    pub(crate) fn messages(&self, part_bytes: usize) -> RequestSender {
+        let (slot, peer) = (self.slot.clone(), self.peer.clone());
+        RequestSender::new(self.id, slot, peer, self.deadline, part_bytes, self.parts)
     }
 
     /// The next event; `None` after the end. May be dropped and called again without loss.
@@ -143,6 +151,8 @@ impl fmt::Debug for CallStream {
 
 impl Drop for CallStream {
     fn drop(&mut self) {
+        // Whoever waits to send more need not.
+        self.slot.send_credit.close();
         self.peer.abandon(self.id, !self.ended);
     }
 }

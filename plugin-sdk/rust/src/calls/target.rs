@@ -60,6 +60,16 @@ impl Target {
         Self::new(CapabilityKind::Service, name.into())
     }
 
+    /// An orchestrator of any plugin that provides it.
+    ///
+    /// ```
+    /// let target = plugmesh_sdk::Target::orchestrator("db.migrate");
+    /// # let _ = target;
+    /// ```
+    pub fn orchestrator(name: impl Into<String>) -> Self {
+        Self::new(CapabilityKind::Orchestrator, name.into())
+    }
+
     /// A resource. The payload is `{"uri": …}`, the answer an MCP `ReadResourceResult`.
     ///
     /// ```

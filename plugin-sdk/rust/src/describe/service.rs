@@ -92,7 +92,23 @@ impl Service {
         &self.name
     }
 
-    pub(crate) fn build(self, streaming: bool, report: &mut Report<'_>) -> CapabilityEntry {
+    pub(crate) fn build(
+        self,
+        streaming: bool,
+        client_streaming: bool,
+        report: &mut Report<'_>,
+    ) -> CapabilityEntry {
+        let kind = CapabilityKind::Service;
+        self.build_as(kind, streaming, client_streaming, report)
+    }
+
+    pub(super) fn build_as(
+        self,
+        kind: CapabilityKind,
+        streaming: bool,
+        client_streaming: bool,
+        report: &mut Report<'_>,
+    ) -> CapabilityEntry {
         let named = (1..=256).contains(&self.name.len())
             && !self
                 .name
@@ -113,7 +129,8 @@ impl Service {
             idempotent: self.idempotent,
             read_only: self.read_only,
             streaming,
-            ..entry(CapabilityKind::Service, &self.name, fields)
+            client_streaming,
+            ..entry(kind, &self.name, fields)
         }
     }
 }

@@ -28,6 +28,9 @@ pub struct CapabilityEntry {
     /// The call may answer in several chunks before its result.
     #[prost(bool, tag = "5")]
     pub streaming: bool,
+    /// The caller may send messages after the payload (Call.messages). For services and orchestrators.
+    #[prost(bool, tag = "6")]
+    pub client_streaming: bool,
 }
 /// CapabilityKind is the sort of thing that a plugin provides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -235,7 +238,7 @@ pub struct Call {
     /// Media type of the payload; empty: application/json.
     #[prost(string, tag = "4")]
     pub content_type: ::prost::alloc::string::String,
-    /// More of the payload follows in Chunk frames, the last of them marked.
+    /// More of the payload follows in Chunk frames (fragment = true), the last of them marked.
     #[prost(bool, tag = "5")]
     pub more: bool,
     /// Time left until the deadline, in microseconds. 0: the receiver's default.
@@ -262,6 +265,10 @@ pub struct Call {
     /// The caller wants Progress frames.
     #[prost(bool, tag = "12")]
     pub want_progress: bool,
+    /// After the payload the caller sends messages in Chunk frames (fragment = false), until one that is
+    /// marked as the last and carries nothing. Only to capabilities that declare client_streaming.
+    #[prost(bool, tag = "13")]
+    pub messages: bool,
 }
 /// Caller says on whose behalf a call is made.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -286,19 +293,20 @@ pub struct TraceContext {
     #[prost(string, tag = "2")]
     pub tracestate: ::prost::alloc::string::String,
 }
-/// Chunk is one part of a payload or of an answer.
+/// Chunk is one part of a payload or of an answer, or one message of a stream. Each takes one credit of
+/// its direction, but not the one that ends a request's messages.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Chunk {
     /// The bytes; at most 128 KiB.
     #[prost(bytes = "bytes", tag = "1")]
     pub payload: ::prost::bytes::Bytes,
-    /// This part ends a request's payload (it never ends an answer: Result or Error does).
+    /// This part ends a request's payload, or its messages (it never ends an answer: Result or Error does).
     #[prost(bool, tag = "2")]
     pub last: bool,
     /// Place in the stream of this id and direction, counted from 0; a gap is an error.
     #[prost(uint64, tag = "3")]
     pub sequence: u64,
-    /// True: a part of one large Result that follows. False: a message of a streaming answer.
+    /// True: a part of one large payload, or of one large Result that follows. False: a message.
     #[prost(bool, tag = "4")]
     pub fragment: bool,
 }
@@ -357,6 +365,14 @@ pub struct Credit {
     /// Chunks allowed in addition to what was allowed before.
     #[prost(uint32, tag = "1")]
     pub chunks: u32,
+    /// Between nodes, where a frame may be lost: all that was allowed so far, this included, so that the
+    /// next Credit makes a lost one good. 0: not counted.
+    #[prost(uint64, tag = "2")]
+    pub total: u64,
+    /// Between nodes: how many chunks the sender of this frame has sent on the id before it, so that a lost
+    /// one is noticed even if no other follows. 0: not counted.
+    #[prost(uint64, tag = "3")]
+    pub sent: u64,
 }
 /// LogLevel is how grave a log line is (RFC 5424, without emergency and alert).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

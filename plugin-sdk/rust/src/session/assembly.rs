@@ -34,6 +34,16 @@ impl Assembly {
         }
     }
 
+    /// Parts that came.
+    pub(crate) fn parts(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Parts that no credit was given for.
+    pub(crate) fn owed(&self) -> u32 {
+        self.owed
+    }
+
     /// Adds a part; an error ends the call.
     pub(crate) fn add(
         &mut self,
@@ -56,10 +66,10 @@ impl Assembly {
                 format!("the payload is larger than the {max_payload} bytes that it may have"),
             ));
         }
+        self.owed += 1;
         if chunk.last {
             return Ok(Step::Whole(self.payload.split().freeze()));
         }
-        self.owed += 1;
         if self.owed < window.div_ceil(2) {
             return Ok(Step::More(0));
         }

@@ -8,6 +8,7 @@ use crate::code::ErrorCode;
 use crate::context::Context;
 use crate::error::CallError;
 use crate::payload::Payload;
+use crate::requests::Requests;
 use crate::wire::{HostBody, HostFrame, PluginBody, common, frame, plugin};
 
 impl Session<'_> {
@@ -100,15 +101,17 @@ impl Session<'_> {
             let text = format!("{most} calls are running, which is the limit");
             return self.fail(id, ErrorCode::Overloaded, &text);
         }
+        self.last_id = id;
         if call.more {
             self.assemblies.insert(id, Assembly::new(call));
         } else {
-            self.start(id, call).await;
+            let requests = requests_of(&call, 0, 0);
+            self.start(id, call, requests).await;
         }
     }
 
     /// Runs a call whose payload is whole.
-    async fn start(&mut self, id: u64, mut call: common::Call) {
+    async fn start(&mut self, id: u64, mut call: common::Call, requests: Requests) {
         let capability = call.capability.take().unwrap_or_default();
         let definition = self.attachment.definition.clone();
         let Some(handler) = definition.handler(&capability) else {
@@ -122,11 +125,16 @@ impl Session<'_> {
             );
             return self.fail(id, ErrorCode::NoProvider, &text);
         };
+        if call.messages && !definition.takes_messages(&capability) {
+            let text = "the capability takes no messages after the payload: send one payload, or declare \
+                        it with client streaming";
+            return self.fail(id, ErrorCode::InvalidArgument, text);
+        }
         let payload = Payload::new(
             std::mem::take(&mut call.payload),
             std::mem::take(&mut call.content_type),
         );
-        let context = Context::new(id, self.attachment.clone(), call);
+        let context = Context::new(id, self.attachment.clone(), call, requests);
         let mut future = running::run(handler, payload, context.clone(), &capability);
         // Most handlers end at once: they never see the set of those that wait.
         if futures::poll!(&mut future).is_pending() {
@@ -146,23 +154,31 @@ impl Session<'_> {
             }
             return;
         }
+        let terms = self.attachment.welcome.terms;
+        if let Some(context) = self.calls.get(&id) {
+            return context.inner.requests.push(chunk, terms.credit);
+        }
         let Some(assembly) = self.assemblies.get_mut(&id) else {
+            // One that follows a call's end has crossed it on the way.
+            if id <= self.last_id {
+                return;
+            }
             let text = "a chunk came for a call that awaits none";
             return self.fail(id, ErrorCode::ProtocolViolation, text);
         };
-        let terms = self.attachment.welcome.terms;
         match assembly.add(&chunk, terms.max_payload, terms.credit) {
             Ok(Step::More(0)) => {}
             Ok(Step::More(chunks)) => {
-                self.reply(frame(id, PluginBody::Credit(common::Credit { chunks })));
+                self.reply(frame(id, PluginBody::Credit(common::Credit::of(chunks))));
             }
             Ok(Step::Whole(payload)) => {
                 if let Some(assembly) = self.assemblies.remove(&id) {
+                    let requests = requests_of(&assembly.call, assembly.parts(), assembly.owed());
                     let call = common::Call {
                         payload,
                         ..assembly.call
                     };
-                    self.start(id, call).await;
+                    self.start(id, call, requests).await;
                 }
             }
             Err(error) => {
@@ -177,6 +193,7 @@ impl Session<'_> {
             self.fail(id, ErrorCode::Cancelled, "the caller cancelled the call");
         } else if let Some(context) = self.calls.get(&id) {
             context.inner.cancel.request();
+            context.inner.requests.came.notify_one();
         }
     }
 
@@ -214,5 +231,14 @@ impl Session<'_> {
     fn fail(&mut self, id: u64, code: ErrorCode, text: &str) {
         let error = CallError::new(code, text);
         self.reply(frame(id, PluginBody::Error(error.into())));
+    }
+}
+
+/// What is to come of a call's messages, after so many parts of its payload.
+fn requests_of(call: &common::Call, parts: u64, owed: u32) -> Requests {
+    if call.messages {
+        Requests::after(parts, owed)
+    } else {
+        Requests::none()
     }
 }

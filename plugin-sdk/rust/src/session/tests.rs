@@ -286,7 +286,7 @@ async fn what_belongs_to_no_call_is_dropped_without_a_word() {
         HostBody::Error(common::Error::default()),
         HostBody::Progress(common::Progress::default()),
         HostBody::Log(common::Log::default()),
-        HostBody::Credit(common::Credit { chunks: u32::MAX }),
+        HostBody::Credit(common::Credit::of(u32::MAX)),
         HostBody::Cancel(common::Cancel::default()),
         part("x", 0, false),
     ] {

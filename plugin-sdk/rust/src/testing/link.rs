@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use super::mesh::Mesh;
 use super::relay::{self, Relay};
 use super::server::Arrival;
-use crate::calls::{CallEvent, CallStream, Peer, Signal, Slot, Table, Terms, session_ended};
+use crate::calls::{self, CallEvent, CallStream, Peer, Signal, Slot, Table, Terms, session_ended};
 use crate::check::kind_name;
 use crate::code::ErrorCode;
 use crate::error::CallError;
@@ -131,7 +132,7 @@ impl Session {
                     link.abandon(id, true);
                 }
             }
-            PluginBody::Chunk(chunk) => return self.on_part(id, &chunk).await,
+            PluginBody::Chunk(chunk) => return self.on_part(id, chunk).await,
             PluginBody::Credit(credit) => match self.relays.get(&id) {
                 Some(relay) => relay.credit(credit.chunks),
                 None => {
@@ -180,14 +181,14 @@ impl Session {
         }
     }
 
-    async fn on_part(&mut self, id: u64, chunk: &common::Chunk) -> Result<(), CallError> {
+    async fn on_part(&mut self, id: u64, chunk: common::Chunk) -> Result<(), CallError> {
         let Some(relay) = self.relays.get_mut(&id) else {
             return Ok(());
         };
         match relay.part(chunk) {
             Ok(relay::Part::More(0)) => Ok(()),
             Ok(relay::Part::More(chunks)) => {
-                let credit = common::Credit { chunks };
+                let credit = common::Credit::of(chunks);
                 self.link.send(id, HostBody::Credit(credit)).await
             }
             Ok(relay::Part::Whole(call)) => {
@@ -287,15 +288,26 @@ impl Peer for Link {
                 bytes,
                 sequence,
                 last,
-            } => HostBody::Chunk(common::Chunk {
-                payload: bytes,
-                last,
-                sequence,
-                fragment: false,
-            }),
-            Signal::Credit(chunks) => HostBody::Credit(common::Credit { chunks }),
+            } => HostBody::Chunk(calls::chunk(bytes, sequence, last, true)),
+            Signal::Message { bytes, sequence } => {
+                HostBody::Chunk(calls::chunk(bytes, sequence, false, false))
+            }
+            Signal::Credit(chunks) => HostBody::Credit(common::Credit::of(chunks)),
         };
         self.send(id, body).boxed()
+    }
+
+    fn end_messages(&self, id: u64, sequence: u64) {
+        if self.calls.get(id).is_some() {
+            let body = Some(HostBody::Chunk(calls::chunk(
+                Bytes::new(),
+                sequence,
+                true,
+                false,
+            )));
+            // With no room left the call ends by its deadline.
+            let _ = self.outbound.try_send(HostFrame { id, body });
+        }
     }
 
     fn abandon(&self, id: u64, cancel: bool) {

@@ -13,6 +13,7 @@ use super::server::Arrival;
 use crate::calls::LogLine;
 use crate::check::kind_name;
 use crate::code::ErrorCode;
+use crate::definition::takes_messages;
 use crate::error::{CallError, Error};
 use crate::uri_template;
 use crate::wire::common::{self, CapabilityKind};
@@ -136,6 +137,16 @@ impl Mesh {
                 continue;
             };
             if fulfils(&link.manifest.version, &call.requirement) {
+                if call.messages && !takes_messages(&link.manifest, &found) {
+                    let text = format!(
+                        "{}:{} of {} takes no messages after the payload: send one payload, or let it \
+                         declare client streaming",
+                        kind_name(found.kind),
+                        found.name,
+                        link.manifest.name
+                    );
+                    return Err(CallError::new(ErrorCode::InvalidArgument, text));
+                }
                 *wanted = found;
                 return Ok(link.clone());
             }

@@ -1,17 +1,21 @@
 //! A call from one plugin of a test host to another.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{AbortHandle, BoxFuture, abortable};
-use tokio::sync::Semaphore;
+use futures::future::{AbortHandle, BoxFuture, Either, abortable, select};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::TIMEOUT;
 use super::link::{Link, TERMS};
 use super::mesh::Mesh;
-use crate::calls::{self, CallEvent, Request, add_credit, session_ended};
+use crate::calls::{
+    self, CallEvent, CallStream, Request, RequestSender, add_credit, session_ended,
+};
 use crate::error::CallError;
 use crate::payload::Payload;
 use crate::session::{Assembly, Step};
@@ -20,6 +24,9 @@ use crate::wire::{HostBody, common};
 /// Dropping it cancels the call.
 pub(super) struct Relay {
     assembly: Option<Assembly>,
+    /// Messages that follow the payload, until the last has come. They wait here: no more than the caller
+    /// has credit for.
+    messages: Option<mpsc::Sender<Bytes>>,
     /// Chunks of the answer that the caller takes.
     credit: Arc<Semaphore>,
     abort: AbortHandle,
@@ -44,6 +51,7 @@ impl Relay {
     pub(super) fn assembling(call: common::Call) -> Self {
         Self {
             assembly: Some(Assembly::new(call)),
+            messages: None,
             credit: Arc::new(Semaphore::new(0)),
             abort: AbortHandle::new_pair().0,
         }
@@ -57,20 +65,29 @@ impl Relay {
         call: common::Call,
     ) -> (Self, BoxFuture<'static, u64>) {
         let credit = Arc::new(Semaphore::new(TERMS.credit as usize));
-        let (work, abort) = abortable(carry_out(mesh, caller, id, call, credit.clone()));
+        let (sender, messages) = mpsc::channel(TERMS.credit as usize);
+        let sender = call.messages.then_some(sender);
+        let (work, abort) = abortable(carry_out(mesh, caller, id, call, messages, credit.clone()));
         let relay = Self {
             assembly: None,
+            messages: sender,
             credit,
             abort,
         };
         (relay, work.map(move |_| id).boxed())
     }
 
-    pub(super) fn part(&mut self, chunk: &common::Chunk) -> Result<Part, CallError> {
+    pub(super) fn part(&mut self, chunk: common::Chunk) -> Result<Part, CallError> {
         let Some(assembly) = &mut self.assembly else {
+            if chunk.last {
+                self.messages = None;
+            } else if let Some(messages) = &self.messages {
+                // It is full, or its receiver gone, only when the caller breaks the rules or the call ends.
+                let _ = messages.try_send(chunk.payload);
+            }
             return Ok(Part::More(0));
         };
-        match assembly.add(chunk, TERMS.max_payload, TERMS.credit)? {
+        match assembly.add(&chunk, TERMS.max_payload, TERMS.credit)? {
             Step::More(chunks) => Ok(Part::More(chunks)),
             Step::Whole(payload) => {
                 let call = self.assembly.take().map(|assembly| assembly.call);
@@ -92,9 +109,10 @@ async fn carry_out(
     caller: Arc<Link>,
     id: u64,
     call: common::Call,
+    messages: mpsc::Receiver<Bytes>,
     credit: Arc<Semaphore>,
 ) {
-    let carried = events(&mesh, &caller, id, call, &credit).await;
+    let carried = events(&mesh, &caller, id, call, messages, &credit).await;
     if let Err(error) = carried {
         // It fails when the caller is gone.
         let _ = caller.send(id, HostBody::Error(error.into())).await;
@@ -106,6 +124,7 @@ async fn events(
     caller: &Link,
     id: u64,
     mut call: common::Call,
+    messages: mpsc::Receiver<Bytes>,
     credit: &Semaphore,
 ) -> Result<(), CallError> {
     let provider = mesh.route(&mut call)?;
@@ -127,7 +146,52 @@ async fn events(
         timeout: None,
     };
     let deadline = Instant::now() + left.min(TIMEOUT);
+    let streams = request.call.messages;
     let mut stream = calls::begin(&provider, TERMS, request, payload, deadline).await?;
+    let sender = streams.then(|| stream.messages(TERMS.part_bytes));
+    let forwarded = async {
+        if let Some(sender) = sender {
+            forward(caller, id, messages, sender).await;
+        }
+    };
+    let answered = answer(caller, id, &mut stream, credit);
+    // The answer may end the call while messages are still to come.
+    match select(pin!(forwarded), pin!(answered)).await {
+        Either::Left(((), answered)) => answered.await,
+        Either::Right((answered, _)) => answered,
+    }
+}
+
+/// Passes the caller's messages on.
+async fn forward(
+    caller: &Link,
+    id: u64,
+    mut messages: mpsc::Receiver<Bytes>,
+    mut sender: RequestSender,
+) {
+    let mut taken = 0;
+    while let Some(message) = messages.recv().await {
+        if sender.send(message).await.is_err() {
+            return;
+        }
+        taken += 1;
+        if taken >= TERMS.credit / 2 {
+            let credit = HostBody::Credit(common::Credit::of(taken));
+            taken = 0;
+            if caller.send(id, credit).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Passes on what comes of a call.
+async fn answer(
+    caller: &Link,
+    id: u64,
+    stream: &mut CallStream,
+    credit: &Semaphore,
+) -> Result<(), CallError> {
     let mut sequence = 0;
     let mut chunk = async |bytes, fragment| {
         let permit = credit.acquire().await.map_err(|_| session_ended())?;
