@@ -11,6 +11,7 @@ mod epochs;
 mod event;
 mod impact;
 mod leases;
+mod office;
 mod others;
 mod publish;
 mod registry;
@@ -241,6 +242,7 @@ impl Engine {
                 Key::Wish(plugin) => self.wish_stored(plugin),
                 Key::Coordinator(name) => self.coordinator_stored(name, now),
                 Key::Epoch => self.epoch_stored(epoch, now),
+                Key::Lease => self.lease_stored(now),
             }
             self.mark([key]);
         }

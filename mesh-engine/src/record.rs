@@ -4,6 +4,7 @@
 //! read is an error that names its key; the engine reports it and goes on without it.
 
 mod epoch;
+mod lease;
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,12 +20,13 @@ use mesh_core::state::Phase;
 use mesh_core::table::NodeRoute;
 
 pub use self::epoch::EpochRecord;
+pub use self::lease::LeaseRecord;
 
 /// The format that is written. One that is greater comes from a newer coordinator.
 pub const FORMAT: u32 = 1;
 
 /// What a key of the store stands for: `node.<name>`, `instance.<uuid>`, `wish.<plugin>`,
-/// `coordinator.<name>`, and `epoch`, of which there is one.
+/// `coordinator.<name>`, and `epoch` and `lease`, of which there is one each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
     /// An agent-node.
@@ -37,6 +39,8 @@ pub enum Key {
     Coordinator(NodeId),
     /// Which life of the registry this is.
     Epoch,
+    /// Who may evict nodes.
+    Lease,
 }
 
 impl fmt::Display for Key {
@@ -47,6 +51,7 @@ impl fmt::Display for Key {
             Self::Wish(plugin) => write!(f, "wish.{plugin}"),
             Self::Coordinator(name) => write!(f, "coordinator.{name}"),
             Self::Epoch => f.write_str("epoch"),
+            Self::Lease => f.write_str("lease"),
         }
     }
 }
@@ -89,8 +94,10 @@ impl FromStr for Key {
             key: text.chars().take(80).collect(),
             why,
         };
-        if text == "epoch" {
-            return Ok(Self::Epoch);
+        match text {
+            "epoch" => return Ok(Self::Epoch),
+            "lease" => return Ok(Self::Lease),
+            _ => {}
         }
         let (kind, name) = text.split_once('.').unwrap_or((text, ""));
         match kind {
@@ -105,7 +112,8 @@ impl FromStr for Key {
                 .map(Self::Coordinator)
                 .map_err(|e| bad(e.to_string())),
             _ => Err(bad(
-                "they begin with node, instance, wish, coordinator or epoch".to_owned(),
+                "they begin with node, instance, wish or coordinator, or are epoch or lease"
+                    .to_owned(),
             )),
         }
     }
@@ -260,6 +268,8 @@ pub enum Record {
     Coordinator(CoordinatorRecord),
     /// Which life of the registry this is.
     Epoch(EpochRecord),
+    /// Who may evict nodes.
+    Lease(LeaseRecord),
 }
 
 #[derive(Deserialize)]
@@ -291,6 +301,7 @@ impl Record {
             Self::Wish(record) => write(record),
             Self::Coordinator(record) => write(record),
             Self::Epoch(record) => write(record),
+            Self::Lease(record) => write(record),
         };
         written.map_err(|error| RecordError::Broken {
             key: key.to_string(),
@@ -332,6 +343,7 @@ impl Record {
             Key::Wish(_) => read(bytes).map(Self::Wish).map_err(broken),
             Key::Coordinator(_) => read(bytes).map(Self::Coordinator).map_err(broken),
             Key::Epoch => read(bytes).map(Self::Epoch).map_err(broken),
+            Key::Lease => read(bytes).map(Self::Lease).map_err(broken),
         }
     }
 }
@@ -359,6 +371,7 @@ mod tests {
             "wish.calculator",
             "coordinator.main",
             "epoch",
+            "lease",
             "instance.01890a5d-ac96-774b-bcce-b302099a8057",
         ] {
             assert_eq!(text.parse::<Key>().unwrap().to_string(), text);

@@ -3,13 +3,14 @@
 //! "I cannot see it" never means "it is dead". A node is evicted when its stream is down, nobody
 //! holds its session, and one whole lease has passed since then, since the store was last found to be
 //! current and since this process last stood still. A node whose session another coordinator holds
-//! is for that one to judge, unless that one is dead (`others`).
+//! stays, unless that one is dead (`others`). Of those who see it so one decides (`office`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
-use super::others::Others;
-use crate::record::{Holder, Key};
+use super::office::Office;
+use super::others::{DEAD, Others};
+use crate::record::Holder;
 use mesh_core::id::NodeId;
 use mesh_core::revision::Timestamp;
 
@@ -20,11 +21,10 @@ pub(super) struct Leases {
     last_tick: Timestamp,
     /// Nodes that have no session here, since when.
     pub absent: BTreeMap<NodeId, Timestamp>,
-    /// Nodes whose record is being deleted.
-    pub evicting: BTreeSet<NodeId>,
     /// Other runs under this coordinator's name that were seen to write.
     twins: BTreeSet<u64>,
     pub others: Others,
+    pub office: Office,
 }
 
 impl Leases {
@@ -33,22 +33,20 @@ impl Leases {
             judging_since: now,
             last_tick: now,
             absent: BTreeMap::new(),
-            evicting: BTreeSet::new(),
             twins: BTreeSet::new(),
             others: Others::default(),
+            office: Office::default(),
         }
     }
 
     /// The node has a session here.
     pub fn present(&mut self, node: &NodeId) {
         self.absent.remove(node);
-        self.evicting.remove(node);
     }
 
     /// The node has no session here, and something happened to it just now.
     pub fn out_of_sight(&mut self, node: &NodeId, now: Timestamp) {
         self.absent.insert(node.clone(), now);
-        self.evicting.remove(node);
     }
 }
 
@@ -59,15 +57,14 @@ impl Engine {
 
     pub(super) fn leases_resynchronised(&mut self, now: Timestamp) {
         self.leases.judging_since = now;
-        self.leases.evicting.clear();
         let nodes = self.registry.nodes.keys().cloned();
         let absent = nodes.filter(|node| self.sessions.of_node(node).is_none());
         self.leases.absent = absent.map(|node| (node, now)).collect();
         self.others_resynchronised(now);
+        self.leases.office.resynchronised(now);
     }
 
     pub(super) fn leases_lost(&mut self, now: Timestamp) {
-        self.leases.evicting.clear();
         self.others_lost(now);
     }
 
@@ -80,7 +77,6 @@ impl Engine {
     pub(super) fn absent_node_stored(&mut self, node: &NodeId, now: Timestamp) {
         let Some(stored) = self.registry.nodes.get(node) else {
             self.leases.absent.remove(node);
-            self.leases.evicting.remove(node);
             return;
         };
         let holder = stored.record.holder.clone();
@@ -98,8 +94,9 @@ impl Engine {
         }
     }
 
-    /// Whether the judgement on a node that is out of sight is this coordinator's.
-    fn is_mine_to_judge(&self, node: &NodeId, absent: Timestamp, now: Timestamp) -> bool {
+    /// Whether a node that is out of sight has nobody who holds its session; a holder that has let so
+    /// many leases pass is nobody.
+    fn is_left_alone(&self, node: &NodeId, absent: Timestamp, leases: u64, now: Timestamp) -> bool {
         let Some(stored) = self.registry.nodes.get(node) else {
             return false;
         };
@@ -110,34 +107,37 @@ impl Engine {
             Some(holder) if holder.coordinator == self.config.name => {
                 !self.leases.twins.contains(&holder.run)
             }
-            Some(holder) => self.is_dead(&holder.coordinator, absent, now),
+            Some(holder) => self.is_dead(&holder.coordinator, absent, leases, now),
         }
     }
 
-    pub(super) fn tick_leases(&mut self, now: Timestamp) {
+    /// Whether there may soon be a node to evict.
+    pub(super) fn is_judge_needed(&self, now: Timestamp) -> bool {
+        let mut absent = self.leases.absent.iter();
+        absent.any(|(node, since)| self.is_left_alone(node, *since, DEAD - 1, now))
+    }
+
+    /// The nodes that are due to be evicted, each with the sequence of its record.
+    pub(super) fn nodes_to_evict(&self, now: Timestamp) -> BTreeMap<NodeId, u64> {
         let lease = self.lease_ms();
+        let over = |since: Timestamp| now.millis_since(since) > lease;
+        if !over(self.leases.judging_since) {
+            return BTreeMap::new();
+        }
+        let absent = self.leases.absent.iter();
+        let due = absent
+            .filter(|(node, since)| over(**since) && self.is_left_alone(node, **since, DEAD, now));
+        due.filter_map(|(node, _)| Some((node.clone(), self.registry.nodes.get(node)?.sequence)))
+            .collect()
+    }
+
+    pub(super) fn tick_leases(&mut self, now: Timestamp) {
         // A process that stood still heard nobody: all leases begin anew.
-        if now.millis_since(self.leases.last_tick) > lease / 2 {
+        if now.millis_since(self.leases.last_tick) > self.lease_ms() / 2 {
             self.leases.judging_since = now;
         }
         self.leases.last_tick = now;
         self.tick_others(now);
-        if !self.is_current() || now.millis_since(self.leases.judging_since) <= lease {
-            return;
-        }
-        let over = |since: &Timestamp| now.millis_since(*since) > lease;
-        let absent = self.leases.absent.iter();
-        let due =
-            absent.filter(|(node, since)| over(since) && self.is_mine_to_judge(node, **since, now));
-        let due: Vec<NodeId> = due.map(|(node, _)| node.clone()).collect();
-        for node in due {
-            if self.leases.evicting.insert(node.clone()) {
-                self.warn(format!(
-                    "node {node} is evicted: its session is closed and its lease of {} ms has run out",
-                    lease
-                ));
-            }
-            self.mark([Key::Node(node)]);
-        }
+        self.tick_office(now);
     }
 }

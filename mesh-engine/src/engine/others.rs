@@ -14,7 +14,7 @@ use mesh_core::id::NodeId;
 use mesh_core::revision::Timestamp;
 
 /// Leases without a renewal after which a coordinator is dead.
-const DEAD: u64 = 3;
+pub(super) const DEAD: u64 = 3;
 
 /// What is known of coordinators, by this engine's clock.
 #[derive(Debug, Default)]
@@ -95,8 +95,14 @@ impl Engine {
         }
     }
 
-    /// Whether the holder of a node that is out of sight since `absent` is dead.
-    pub(super) fn is_dead(&self, holder: &NodeId, absent: Timestamp, now: Timestamp) -> bool {
+    /// Whether the holder of a node that is out of sight since `absent` has let so many leases pass.
+    pub(super) fn is_dead(
+        &self,
+        holder: &NodeId,
+        absent: Timestamp,
+        leases: u64,
+        now: Timestamp,
+    ) -> bool {
         let Some(record) = self.registry.coordinators.get(holder) else {
             // It knows of no others, and would keep its agents without the store.
             return false;
@@ -104,7 +110,7 @@ impl Engine {
         let (others, lease) = (&self.leases.others, self.lease_ms());
         // Leases are the same everywhere, but for a while after they were changed.
         let longest = lease.max(record.record.lease_ms);
-        let silent = |since: Timestamp| now.millis_since(since) > longest.saturating_mul(DEAD);
+        let silent = |since: Timestamp| now.millis_since(since) > longest.saturating_mul(leases);
         let hears = |own: Timestamp| now.millis_since(own) <= 2 * lease;
         let renewed = others.renewed.get(holder);
         others.own.is_some_and(hears)

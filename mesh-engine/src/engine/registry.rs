@@ -12,8 +12,8 @@ use std::sync::Arc;
 use super::derive::{Derived, Hold};
 use crate::graph::{Graph, label};
 use crate::record::{
-    CoordinatorRecord, EpochRecord, InstanceRecord, Key, NodeRecord, Record, RecordError, Wish,
-    WishRecord,
+    CoordinatorRecord, EpochRecord, InstanceRecord, Key, LeaseRecord, NodeRecord, Record,
+    RecordError, Wish, WishRecord,
 };
 use mesh_core::id::{Generation, InstanceId, NodeId, PluginName};
 use mesh_core::manifest::Manifest;
@@ -88,6 +88,7 @@ pub(super) struct Registry {
     pub wishes: BTreeMap<PluginName, Stored<WishRecord>>,
     pub coordinators: BTreeMap<NodeId, Stored<CoordinatorRecord>>,
     epoch: Option<Stored<EpochRecord>>,
+    pub lease: Option<Stored<LeaseRecord>>,
     pub by_node: BTreeMap<NodeId, BTreeSet<InstanceId>>,
     pub specs: BTreeMap<SpecId, SpecState>,
     pub graph: Graph,
@@ -161,6 +162,7 @@ impl Registry {
             Key::Wish(plugin) => self.wishes.get(plugin).map(|stored| stored.sequence),
             Key::Coordinator(name) => self.coordinators.get(name).map(|stored| stored.sequence),
             Key::Epoch => self.epoch.as_ref().map(|stored| stored.sequence),
+            Key::Lease => self.lease.as_ref().map(|stored| stored.sequence),
         };
         let unreadable = || {
             self.unreadable
@@ -236,6 +238,17 @@ impl Registry {
             (Key::Epoch, value) => {
                 self.epoch = match value {
                     Some(Record::Epoch(record)) => Some(Stored {
+                        record,
+                        sequence,
+                        at,
+                    }),
+                    _ => None,
+                };
+                return;
+            }
+            (Key::Lease, value) => {
+                self.lease = match value {
+                    Some(Record::Lease(record)) => Some(Stored {
                         record,
                         sequence,
                         at,

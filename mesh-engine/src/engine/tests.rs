@@ -9,6 +9,7 @@
 mod epochs;
 mod leases;
 mod lifecycle;
+mod office;
 mod operators;
 mod properties;
 mod store;

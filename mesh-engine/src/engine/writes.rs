@@ -164,6 +164,10 @@ impl Engine {
                     None => Shall::Stay,
                 },
                 Key::Epoch => self.epoch_shall().map_or(Shall::Stay, Shall::Be),
+                Key::Lease => match self.lease_shall(self.writes.last + 1, now) {
+                    Some(record) => Shall::Be(Record::Lease(record)),
+                    None => Shall::Stay,
+                },
             };
             let value = match shall {
                 Shall::Stay => continue,
@@ -195,7 +199,7 @@ impl Engine {
     }
 
     fn node_shall(&self, node: &NodeId) -> Shall {
-        let stored = self.registry.nodes.get(node).map(|stored| &stored.record);
+        let stored = self.registry.nodes.get(node);
         if let (Some(session), Some(id)) =
             (self.sessions.of_node(node), self.sessions.id_of_node(node))
         {
@@ -203,7 +207,7 @@ impl Engine {
                 route: session.route.clone(),
                 holder: Some(self.holder_of(id)),
             };
-            return if stored == Some(&record) {
+            return if stored.is_some_and(|stored| stored.record == record) {
                 Shall::Stay
             } else {
                 Shall::Be(Record::Node(record))
@@ -212,9 +216,10 @@ impl Engine {
         let Some(stored) = stored else {
             return Shall::Stay;
         };
-        if self.leases.evicting.contains(node) {
+        if self.is_evicted_by_me(node, stored.sequence) {
             return Shall::NotBe;
         }
+        let stored = &stored.record;
         match &stored.holder {
             // Its session here is closed.
             Some(holder) if self.is_mine(holder) => Shall::Be(Record::Node(NodeRecord {

@@ -1,0 +1,157 @@
+//! The office: of all coordinators one at a time evicts nodes.
+//!
+//! It is held by a lease, which is a record. A holder counts it from when it *sent* the write that was
+//! then seen to be stored, others count half as much again from when they *saw* that, each by its own
+//! clock; so it is over for the holder before anybody may take it. Whatever the clocks do, a decision is
+//! a write of that same record: once another has taken it, the store refuses the decisions of the one
+//! before. A new holder waits one lease before its first decision. Nobody holds the office, and nothing
+//! is written, while there is no node to decide about.
+
+use std::collections::BTreeMap;
+
+use super::Engine;
+use crate::record::{Key, LeaseRecord};
+use mesh_core::id::NodeId;
+use mesh_core::revision::Timestamp;
+
+/// What this coordinator knows of the office, by its own clock.
+#[derive(Debug, Default)]
+pub(super) struct Office {
+    /// The last write of the record that was sent: its number, and when.
+    sent: Option<(u64, Timestamp)>,
+    held: Option<Held>,
+    /// When the record was last seen to be written.
+    seen: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    term: u64,
+    since: Timestamp,
+    /// Then it may be another's.
+    until: Timestamp,
+}
+
+impl Office {
+    pub fn resynchronised(&mut self, now: Timestamp) {
+        *self = Self {
+            seen: now,
+            ..Self::default()
+        };
+    }
+}
+
+impl Engine {
+    fn lease_record(&self) -> Option<&LeaseRecord> {
+        let stored = self.registry.lease.as_ref();
+        stored.map(|stored| &stored.record)
+    }
+
+    fn is_my_lease(&self, record: &LeaseRecord) -> bool {
+        record.holder == self.config.name && record.run == self.config.run
+    }
+
+    /// The record was stored.
+    pub(super) fn lease_stored(&mut self, now: Timestamp) {
+        let record = self.lease_record();
+        let mine = record.filter(|record| self.is_my_lease(record));
+        let mine = mine.map(|record| (record.term, record.write, record.evicted.clone()));
+        let lease = self.lease_ms();
+        let office = &mut self.leases.office;
+        office.seen = now;
+        let Some((term, write, evicted)) = mine else {
+            office.held = None;
+            return;
+        };
+        if let Some((_, at)) = office.sent.filter(|(number, _)| *number == write) {
+            let known = office.held.filter(|held| held.term == term);
+            office.held = Some(Held {
+                term,
+                since: known.map_or(now, |held| held.since),
+                until: Timestamp(at.0.saturating_add(lease)),
+            });
+        }
+        for (node, sequence) in evicted {
+            if self.registry.sequence_of(&Key::Node(node.clone())) == sequence {
+                self.warn(format!(
+                    "node {node} is evicted: its session is closed and its lease of {lease} ms has run out"
+                ));
+                self.mark([Key::Node(node)]);
+            }
+        }
+    }
+
+    /// Whether this coordinator holds the office now.
+    #[must_use]
+    pub fn holds_office(&self, now: Timestamp) -> bool {
+        let held = self.leases.office.held;
+        self.is_current() && held.is_some_and(|held| now < held.until)
+    }
+
+    /// Whether it holds the office, and has for one lease.
+    fn may_decide(&self, now: Timestamp) -> bool {
+        let held = self.leases.office.held.filter(|_| self.holds_office(now));
+        held.is_some_and(|held| now.millis_since(held.since) > self.lease_ms())
+    }
+
+    /// Whether nobody else can hold the office.
+    fn may_take_office(&self, now: Timestamp) -> bool {
+        let Some(record) = self.lease_record() else {
+            return true;
+        };
+        let lease = self.lease_ms().max(record.lease_ms);
+        self.is_my_lease(record) || now.millis_since(self.leases.office.seen) > lease + lease / 2
+    }
+
+    /// Whether the holder of the office has decided that this record of a node shall go, and is this
+    /// coordinator.
+    pub(super) fn is_evicted_by_me(&self, node: &NodeId, sequence: u64) -> bool {
+        let mine = self.lease_record().filter(|it| self.is_my_lease(it));
+        mine.is_some_and(|record| record.evicted.get(node) == Some(&sequence))
+    }
+
+    pub(super) fn tick_office(&mut self, now: Timestamp) {
+        if self.is_current() && self.is_judge_needed(now) {
+            self.mark([Key::Lease]);
+        }
+    }
+
+    /// What the record shall be, when it is due to be written; `write` is the number of that write.
+    pub(super) fn lease_shall(&mut self, write: u64, now: Timestamp) -> Option<LeaseRecord> {
+        if !self.is_judge_needed(now) {
+            return None;
+        }
+        let lease = self.lease_ms();
+        let stored = self.lease_record();
+        let (term, evicted) = if self.holds_office(now) {
+            let record = stored?;
+            let evicted = if self.may_decide(now) {
+                self.nodes_to_evict(now)
+            } else {
+                BTreeMap::new()
+            };
+            let news = evicted.iter().any(|(node, sequence)| {
+                // What was decided is not decided again.
+                record.evicted.get(node) != Some(sequence)
+            });
+            let held = self.leases.office.held?;
+            if !news && held.until.millis_since(now) > lease - lease / 3 {
+                return None;
+            }
+            (record.term, evicted)
+        } else if self.may_take_office(now) {
+            (stored.map_or(0, |record| record.term) + 1, BTreeMap::new())
+        } else {
+            return None;
+        };
+        self.leases.office.sent = Some((write, now));
+        Some(LeaseRecord {
+            holder: self.config.name.clone(),
+            run: self.config.run,
+            term,
+            write,
+            lease_ms: lease,
+            evicted,
+        })
+    }
+}
