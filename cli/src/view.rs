@@ -54,7 +54,7 @@ impl PluginView {
             let route = InstanceRoute::try_from(instance);
             instances.push(route.map_err(|error| not_understood(&error))?);
         }
-        let best = instances.iter().min_by_key(|instance| rank(instance.state));
+        let best = instances.iter().min_by_key(|instance| instance.state.rank());
         let (state, reason) = match best {
             _ if wire.unloaded => ("unloaded".to_owned(), String::new()),
             Some(best) if wire.disabled => ("disabled".to_owned(), best.reason.clone()),
@@ -124,17 +124,3 @@ impl PluginView {
     }
 }
 
-/// Best first.
-fn rank(state: InstanceState) -> u8 {
-    match state {
-        InstanceState::Active => 0,
-        InstanceState::Degraded => 1,
-        InstanceState::Initialized => 2,
-        InstanceState::Blocked => 3,
-        InstanceState::Loaded => 4,
-        InstanceState::Discovered => 5,
-        InstanceState::Draining => 6,
-        InstanceState::Failed => 7,
-        InstanceState::Unloaded => 8,
-    }
-}

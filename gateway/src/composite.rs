@@ -6,7 +6,6 @@
 
 pub mod catalog;
 pub mod cursor;
-mod digest;
 mod entries;
 pub mod names;
 mod nearest;

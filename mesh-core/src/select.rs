@@ -1,21 +1,28 @@
 //! Route selection: which instance gets a call.
+//!
+//! Of each plugin one version counts. Of its instances that take calls, the active come before the
+//! degraded and the near before the far; two of the best are drawn, and the one with the lower cost is
+//! chosen. Only when both are at their limit or left out, all are looked at.
 
+mod refusal;
+mod signal;
+
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use semver::Version;
 
+use self::refusal::refusal;
+pub use self::signal::{Health, Signal};
+use self::signal::{Standing, cheaper};
 use crate::capability::Capability;
-use crate::error::{ErrorCode, MeshError, Place};
+use crate::error::{MeshError, Place};
+use crate::hash::{affinity_rank, spread};
 use crate::id::{Generation, InstanceId, NodeId, PluginName};
 use crate::manifest::Manifest;
+use crate::state::InstanceState;
 use crate::table::{Provider, Table};
 use crate::version::Requirement;
-
-/// Calls in flight that are assumed to be allowed where the table does not say.
-pub const DEFAULT_CONCURRENCY: u32 = 256;
-
-/// Most instances whose reasons an error lists.
-const MOST_REASONS: usize = 4;
 
 /// What a call asks for.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +33,66 @@ pub struct Target<'a> {
     pub capability: &'a Capability,
     /// Which versions of the plugin will do; `None`: all, the newest stable one first.
     pub requirement: Option<&'a Requirement>,
+}
+
+/// What may make an instance preferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Near {
+    /// It runs on the caller's own node.
+    Node,
+    /// Its node is in the caller's zone.
+    Zone,
+}
+
+/// Where a call comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The caller's node.
+    pub node: &'a NodeId,
+    /// Its zone; empty: none.
+    pub zone: &'a str,
+    /// What is preferred, the most preferred first; empty: nothing.
+    pub prefer: &'a [Near],
+}
+
+impl Origin<'_> {
+    /// The place in the list of what is preferred; its length for all others.
+    fn distance(&self, row: &Provider) -> usize {
+        let is = |near: &Near| match near {
+            Near::Node => row.route.node == *self.node,
+            Near::Zone => !self.zone.is_empty() && *row.zone == *self.zone,
+        };
+        let found = self.prefer.iter().position(is);
+        found.unwrap_or(self.prefer.len())
+    }
+}
+
+/// The share of a plugin's calls that a version gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// The plugin.
+    pub plugin: PluginName,
+    /// The version.
+    pub version: Version,
+    /// Its share, in relation to those of the other versions of the plugin; 0: none.
+    pub weight: u32,
+}
+
+/// Everything that a choice depends on, beside the table and the state of the instances.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// What the call asks for.
+    pub target: Target<'a>,
+    /// Instances that are never chosen: they have failed this call already.
+    pub avoid: &'a [InstanceId],
+    /// Where the call comes from.
+    pub origin: Origin<'a>,
+    /// Calls of equal key go to the same instance; `None`: wherever there is room.
+    pub key: Option<u64>,
+    /// Shares of versions. A plugin without any is served by its newest stable version.
+    pub splits: &'a [Split],
+    /// Draws; a different one for each call.
+    pub seed: u64,
 }
 
 /// The instance that was chosen.
@@ -65,81 +132,194 @@ impl Selected {
 /// Chooses an instance for a call.
 ///
 /// Of each plugin only the newest stable version counts that is allowed and has an instance which
-/// takes calls (the newest pre-release if there is no stable one). Among its instances those below
-/// their limit come first, then the active before the degraded, then the own node's, then those with
-/// the fewest calls in flight; `seed` breaks ties, in turn when it counts up. Instances in `avoid` are
-/// never chosen: they have failed this call already.
+/// takes calls (the newest pre-release if there is no stable one), unless a split draws another. Of
+/// its instances the active come first, then the near ones; of the best two are drawn, and the one
+/// with fewer calls in flight and shorter ones gets the call. Those at their limit or left out give
+/// way to any other.
+///
+/// With a key, the instance with the highest rank for it is chosen, near or far, active or degraded,
+/// as long as it is below its limit and not left out: the same by every caller.
 ///
 /// # Errors
 /// `NO_PROVIDER` when nothing in the table could ever serve the call, `UNAVAILABLE` when something
 /// could but may not now; the text says why of each instance.
 pub fn select(
     table: &Table,
-    target: &Target<'_>,
-    avoid: &[InstanceId],
-    prefer_node: Option<&NodeId>,
-    in_flight: &dyn Fn(InstanceId) -> u32,
-    seed: u64,
+    wish: &Wish<'_>,
+    signal: &dyn Fn(InstanceId) -> Signal,
 ) -> Result<Selected, MeshError> {
-    let rows = table.provider_rows(target.capability);
+    let rows = table.provider_rows(wish.target.capability);
     let usable = |row: &&Provider| {
-        row.route.state.takes_calls() && fits(target, row) && !avoid.contains(&row.route.instance)
+        row.route.state.takes_calls()
+            && fits(&wish.target, row)
+            && !wish.avoid.contains(&row.route.instance)
     };
-    let newest = newest_versions(rows.iter().filter(usable));
-    let mut best = None;
-    let mut chosen: Vec<&Provider> = Vec::new();
-    for row in rows.iter().filter(usable) {
-        let manifest = &row.manifest;
-        let same = |newest: &&&Arc<Manifest>| newest.name == manifest.name;
-        let of_plugin = newest.iter().find(same);
-        if of_plugin.is_some_and(|newest| rank(&newest.version) > rank(&manifest.version)) {
-            continue;
+    let usable_rows = || rows.iter().filter(usable);
+    let versions = versions(&usable_rows, wish);
+    let candidates = || usable_rows().filter(|row| is_of(&versions, row));
+    let chosen = match wish.key {
+        Some(key) => with_key(&candidates, key, signal),
+        None => of_two(&candidates, wish, signal),
+    };
+    chosen.map(selected).ok_or_else(|| refusal(wish, rows))
+}
+
+/// The less costly of two that are drawn from the best tier; the best of all if neither has room.
+fn of_two<'a, I: Iterator<Item = &'a Provider>>(
+    candidates: &impl Fn() -> I,
+    wish: &Wish<'_>,
+    signal: &dyn Fn(InstanceId) -> Signal,
+) -> Option<&'a Provider> {
+    let seed = spread(wish.seed);
+    let mut drawn = Draw::default();
+    for row in candidates() {
+        drawn.offer((row.route.state, wish.origin.distance(row)), row, seed);
+    }
+    let of = |row: &Provider| Standing::of(row, signal(row.route.instance));
+    let first = drawn.rows[0]?;
+    let (best, standing) = match drawn.rows[1] {
+        None => (first, of(first)),
+        Some(second) => {
+            let (one, other) = (of(first), of(second));
+            if cheaper(&one, &other, seed & 1 == 0) {
+                (first, one)
+            } else {
+                (second, other)
+            }
         }
-        let route = &row.route;
-        let calls = in_flight(route.instance);
-        let most = match route.concurrency {
-            0 => DEFAULT_CONCURRENCY,
-            own => own,
+    };
+    if standing.has_room() || drawn.only_one() {
+        return Some(best);
+    }
+    let mut number = seed;
+    candidates().min_by_key(|row| {
+        number = spread(number);
+        let standing = of(row);
+        let distance = wish.origin.distance(row);
+        (
+            standing.class,
+            row.route.state,
+            distance,
+            standing.in_flight,
+            number,
+        )
+    })
+}
+
+/// The one with the highest rank for a key among those that have room, or else among all.
+fn with_key<'a, I: Iterator<Item = &'a Provider>>(
+    candidates: &impl Fn() -> I,
+    key: u64,
+    signal: &dyn Fn(InstanceId) -> Signal,
+) -> Option<&'a Provider> {
+    let rank = |row: &Provider| affinity_rank(key, row.route.instance);
+    let of = |row: &Provider| Standing::of(row, signal(row.route.instance));
+    let home = candidates().max_by_key(|row| rank(row))?;
+    if of(home).has_room() {
+        return Some(home);
+    }
+    candidates().min_by_key(|row| (of(row).class, Reverse(rank(row))))
+}
+
+/// Two candidates of the best tier that has any, drawn in one pass.
+#[derive(Default)]
+struct Draw<'a> {
+    tier: Option<(InstanceState, usize)>,
+    of_tier: u64,
+    all: u64,
+    rows: [Option<&'a Provider>; 2],
+}
+
+impl<'a> Draw<'a> {
+    fn offer(&mut self, tier: (InstanceState, usize), row: &'a Provider, seed: u64) {
+        self.all += 1;
+        match self.tier {
+            Some(best) if best < tier => return,
+            Some(best) if best == tier => self.of_tier += 1,
+            _ => {
+                self.tier = Some(tier);
+                self.of_tier = 1;
+                self.rows = [None, None];
+            }
+        }
+        // Each of n stays with a probability of 2/n.
+        let place = match self.of_tier {
+            count @ (1 | 2) => count - 1,
+            count => spread(seed.wrapping_add(count)) % count,
         };
-        let elsewhere = prefer_node.is_some_and(|node| *node != route.node);
-        let cost = (calls >= most, route.state, elsewhere, calls);
-        if best.is_none_or(|best| cost < best) {
-            best = Some(cost);
-            chosen.clear();
-        }
-        if best == Some(cost) {
-            chosen.push(row);
+        match (&mut self.rows, place) {
+            ([first, _], 0) => *first = Some(row),
+            ([_, second], 1) => *second = Some(row),
+            _ => {}
         }
     }
-    // In range: the remainder is below the length.
-    let turn = usize::try_from(seed % (chosen.len().max(1) as u64)).unwrap_or(0);
-    match chosen.get(turn) {
-        Some(row) => Ok(selected(row)),
-        None => Err(refusal(target, rows, avoid)),
+
+    fn only_one(&self) -> bool {
+        self.all == 1
     }
 }
 
-/// The manifest with the newest version of each plugin; none when all rows share one manifest, as
-/// they nearly always do.
-fn newest_versions<'a>(rows: impl Iterator<Item = &'a Provider>) -> Vec<&'a Arc<Manifest>> {
+/// The version of each plugin that gets the call, by a manifest of it; none when all rows share one
+/// manifest, as they nearly always do.
+fn versions<'a, I: Iterator<Item = &'a Provider>>(
+    rows: &impl Fn() -> I,
+    wish: &Wish<'_>,
+) -> Vec<&'a Arc<Manifest>> {
+    let Some(first) = rows().next() else {
+        return Vec::new();
+    };
+    if rows().all(|row| Arc::ptr_eq(&first.manifest, &row.manifest)) {
+        return Vec::new();
+    }
     let mut newest: Vec<&Arc<Manifest>> = Vec::new();
-    let mut first = None;
-    for row in rows {
+    for row in rows() {
         let manifest = &row.manifest;
-        let first = *first.get_or_insert(manifest);
-        if newest.is_empty() {
-            if Arc::ptr_eq(first, manifest) {
-                continue;
-            }
-            newest.push(first);
-        }
         match newest.iter_mut().find(|other| other.name == manifest.name) {
             Some(other) if rank(&other.version) < rank(&manifest.version) => *other = manifest,
             Some(_) => {}
             None => newest.push(manifest),
         }
     }
+    if !wish.splits.is_empty() {
+        let seed = spread(wish.key.unwrap_or(wish.seed));
+        for manifest in &mut newest {
+            if let Some(drawn) = draw_version(rows, &manifest.name, wish.splits, seed) {
+                *manifest = drawn;
+            }
+        }
+    }
     newest
+}
+
+/// Draws one of the versions that have a share and an instance.
+fn draw_version<'a, I: Iterator<Item = &'a Provider>>(
+    rows: &impl Fn() -> I,
+    plugin: &PluginName,
+    splits: &[Split],
+    seed: u64,
+) -> Option<&'a Arc<Manifest>> {
+    let there = |split: &Split| {
+        let mut rows = rows().map(|row| &row.manifest);
+        rows.find(|manifest| manifest.name == *plugin && manifest.version == split.version)
+    };
+    let of_plugin = || {
+        let of_plugin = splits.iter().filter(|split| split.plugin == *plugin);
+        of_plugin.filter_map(|split| Some((there(split)?, u64::from(split.weight))))
+    };
+    let total: u64 = of_plugin().map(|(_, weight)| weight).sum();
+    let mut left = seed.checked_rem(total)?;
+    of_plugin().find_map(|(manifest, weight)| {
+        let found = left < weight;
+        left = left.saturating_sub(weight);
+        found.then_some(manifest)
+    })
+}
+
+/// Whether a provider is of the version that gets the call.
+fn is_of(versions: &[&Arc<Manifest>], row: &Provider) -> bool {
+    let manifest = &row.manifest;
+    let chosen = versions.iter().find(|chosen| chosen.name == manifest.name);
+    chosen.is_none_or(|chosen| chosen.version == manifest.version)
 }
 
 /// Whether a provider is of the plugin and version that the call asks for.
@@ -169,65 +349,6 @@ fn selected(row: &Provider) -> Selected {
         streaming: entry.is_some_and(|entry| entry.streaming),
         client_streaming: entry.is_some_and(|entry| entry.client_streaming),
     }
-}
-
-/// Says why nothing was chosen.
-fn refusal(target: &Target<'_>, rows: &[Provider], avoid: &[InstanceId]) -> MeshError {
-    let capability = target.capability;
-    let place = Place {
-        plugin: target.plugin.map(ToString::to_string).unwrap_or_default(),
-        ..Place::default()
-    };
-    let of_plugin = |row: &&Provider| target.plugin.is_none_or(|name| *name == row.manifest.name);
-    let fitting: Vec<&Provider> = rows.iter().filter(|row| fits(target, row)).collect();
-    if fitting.is_empty() {
-        let mut versions: Vec<String> = rows
-            .iter()
-            .filter(of_plugin)
-            .map(|row| format!("{}@{}", row.manifest.name, row.manifest.version))
-            .collect();
-        versions.dedup();
-        let text = match (versions.is_empty(), target.plugin, target.requirement) {
-            (false, _, Some(requirement)) => format!(
-                "no version {requirement} of a plugin provides {capability}, only {}: start a \
-                 matching version or loosen the requirement",
-                versions.join(", ")
-            ),
-            (_, Some(plugin), _) => format!(
-                "no plugin {plugin} that provides {capability} is in the mesh: start it, or check \
-                 both names"
-            ),
-            _ => format!("no plugin provides {capability}: start one that does, or check the name"),
-        };
-        return MeshError::new(ErrorCode::NoProvider, text).at(place);
-    }
-    let reason = |row: &&Provider| {
-        let (manifest, route) = (&row.manifest, &row.route);
-        let why = if avoid.contains(&route.instance) {
-            "has failed this call already".to_owned()
-        } else if route.reason.is_empty() {
-            route.state.to_string()
-        } else {
-            format!("{}, {}", route.state, route.reason)
-        };
-        format!(
-            "{}@{} on {}: {why}",
-            manifest.name, manifest.version, route.node
-        )
-    };
-    let mut reasons: Vec<String> = fitting.iter().take(MOST_REASONS).map(reason).collect();
-    if fitting.len() > MOST_REASONS {
-        reasons.push(format!("and {} more", fitting.len() - MOST_REASONS));
-    }
-    let instances = match fitting.len() {
-        1 => "1 instance provides".to_owned(),
-        many => format!("{many} instances provide"),
-    };
-    let text = format!(
-        "{instances} {capability}, none takes this call now: {}",
-        reasons.join("; ")
-    );
-    MeshError::new(ErrorCode::Unavailable, text).at(place)
 }
 
 #[cfg(test)]

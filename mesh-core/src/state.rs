@@ -77,6 +77,22 @@ impl InstanceState {
         }
     }
 
+    /// How well off an instance in this state is; less is better.
+    #[must_use]
+    pub fn rank(self) -> u8 {
+        match self {
+            Self::Active => 0,
+            Self::Degraded => 1,
+            Self::Initialized => 2,
+            Self::Blocked => 3,
+            Self::Loaded => 4,
+            Self::Discovered => 5,
+            Self::Draining => 6,
+            Self::Failed => 7,
+            Self::Unloaded => 8,
+        }
+    }
+
     /// Whether calls are routed to an instance in this state.
     #[must_use]
     pub fn takes_calls(self) -> bool {

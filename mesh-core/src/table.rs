@@ -5,13 +5,13 @@ mod snapshot;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::snapshot::Provider;
 pub use self::snapshot::{ApplyError, Table};
+use crate::hash::Fnv1a;
 use crate::id::{Generation, InstanceId, NodeId, PluginName};
 use crate::manifest::Manifest;
 use crate::revision::{Revision, Timestamp};
@@ -26,32 +26,16 @@ impl SpecId {
     /// The id of a manifest: equal manifests have equal ids on every machine.
     #[must_use]
     pub fn of(manifest: &Manifest) -> Self {
-        let mut hash = Fnv1a(0xcbf2_9ce4_8422_2325);
-        // Neither writing into a hash nor turning a checked manifest into JSON can fail.
-        let _ = serde_json::to_writer(&mut hash, manifest);
-        Self(format!("{}@{}#{:016x}", manifest.name, manifest.version, hash.0).into())
+        let mut hash = Fnv1a::default();
+        hash.add_json(manifest);
+        let (name, version) = (&manifest.name, &manifest.version);
+        Self(format!("{name}@{version}#{:016x}", hash.value()).into())
     }
 
     /// The plugin that the id names.
     #[must_use]
     pub fn plugin(&self) -> Option<PluginName> {
         PluginName::new(self.0.split_once('@')?.0).ok()
-    }
-}
-
-/// FNV-1a with 64 bits: not for secrets, but the same on every machine and in every release.
-struct Fnv1a(u64);
-
-impl io::Write for Fnv1a {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

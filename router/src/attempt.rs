@@ -1,17 +1,20 @@
 //! One attempt of a call: one instance, over the bus or on this node.
 
+use std::time::Duration;
+
 use mesh_bus::{CallEvent, PendingCall};
 use mesh_core::call::TraceContext;
 use mesh_core::capability::{Capability, CapabilityKind};
 use mesh_core::error::MeshError;
+use mesh_core::hash::Fnv1a;
 use mesh_core::id::InstanceId;
-use mesh_core::select::{Selected, Target, select};
+use mesh_core::outlier::Outcome;
+use mesh_core::select::{Origin, Selected, Target, Wish, select};
 use mesh_core::uri_template;
 use mesh_proto::common;
 use tokio::time::Instant;
 use tracing::Span;
 
-use crate::affinity;
 use crate::flight::Flight;
 use crate::local::LocalCall;
 use crate::request::CallRequest;
@@ -27,7 +30,7 @@ enum Way {
 #[derive(Debug)]
 pub(crate) struct Attempt {
     way: Way,
-    _flight: Flight,
+    flight: Flight,
     span: Option<Span>,
 }
 
@@ -43,6 +46,11 @@ impl Attempt {
         }
         event
     }
+
+    /// What the end of the attempt tells of its instance. True: the instance is an outlier.
+    pub fn settle(&mut self, outcome: Outcome, now: Instant) -> bool {
+        self.flight.settle(outcome, now)
+    }
 }
 
 impl Inner {
@@ -51,21 +59,28 @@ impl Inner {
         &self,
         request: &CallRequest,
         avoid: &[InstanceId],
+        now: Instant,
     ) -> Result<Selected, MeshError> {
-        let target = Target {
-            plugin: request.plugin.as_ref(),
-            capability: &request.capability,
-            requirement: request.requirement.as_ref(),
+        let key = &request.affinity_key;
+        let wish = Wish {
+            target: Target {
+                plugin: request.plugin.as_ref(),
+                capability: &request.capability,
+                requirement: request.requirement.as_ref(),
+            },
+            avoid,
+            origin: Origin {
+                node: &self.config.name,
+                zone: &self.config.zone,
+                prefer: &self.config.prefer,
+            },
+            key: (!key.is_empty()).then(|| Fnv1a::of(key.as_bytes())),
+            splits: &[],
+            seed: self.next_seed(),
         };
         let table = self.table.borrow();
-        let name = Some(&self.config.name);
-        self.flights.look(|busy| {
-            if request.affinity_key.is_empty() {
-                return select(&table, &target, avoid, name, busy, self.turn());
-            }
-            let key = affinity::hash(&request.affinity_key);
-            let rank = |instance| affinity::rank(&table, instance, key, busy);
-            select(&table, &target, avoid, name, &rank, key)
+        select(&table, &wish, &|instance| {
+            self.flights.signal(instance, now)
         })
     }
 
@@ -92,16 +107,18 @@ impl Inner {
             .map(|(template, _)| template.clone())
     }
 
-    /// Hands the call to an instance.
+    /// Hands the call to an instance; `first`: it was handed to none before.
     pub fn attempt(
         &self,
         selected: &Selected,
         request: &CallRequest,
         deadline: Instant,
+        first: bool,
+        now: Instant,
     ) -> Result<Attempt, MeshError> {
         let (span, trace) = self.span(selected, request);
         let call = self.wire(request, trace);
-        let flight = self.flights.begin(selected.instance);
+        let mut flight = self.flights.begin(selected.instance, first, now);
         let payload = request.payload.clone();
         let local = self
             .local
@@ -119,17 +136,28 @@ impl Inner {
             }
         };
         match way {
-            Ok(way) => Ok(Attempt {
-                way,
-                _flight: flight,
-                span,
-            }),
+            Ok(way) => Ok(Attempt { way, flight, span }),
             Err(error) => {
                 if let Some(span) = span {
                     span.record("error.type", error.code.name());
                 }
+                let outcome = Outcome::of(&error, Duration::ZERO);
+                if flight.settle(outcome, now) {
+                    self.eject(selected.instance, &request.capability, now);
+                }
                 Err(error)
             }
+        }
+    }
+
+    /// Leaves out an instance that is an outlier, if others are left.
+    pub fn eject(&self, instance: InstanceId, capability: &Capability, now: Instant) {
+        let table = self.table.borrow();
+        if self
+            .flights
+            .eject(instance, table.providers(capability), now)
+        {
+            tracing::warn!(%instance, %capability, "the instance fails calls and is left out for a while");
         }
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use mesh_bus::{CallEvent, CallOutput};
 use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_core::id::InstanceId;
+use mesh_core::outlier::Outcome;
 use mesh_core::select::Selected;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::attempt::Attempt;
 use crate::request::CallRequest;
@@ -15,6 +16,14 @@ use crate::router::Inner;
 
 /// How long an instance that refused a call is the last choice, unless it says for how long.
 const REFUSED: Duration = Duration::from_secs(1);
+
+/// How long a call that no instance could be given waits before it is tried again; then twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(25);
+const LONGEST_WAIT: Duration = Duration::from_millis(400);
+
+/// What is added to an error that would have been no end, had there been fewer of its kind.
+const NOT_AGAIN: &str =
+    "; the call was not sent again, for too many calls of this process are being sent again";
 
 /// A call through the router. Dropping it before its end cancels the call.
 #[derive(Debug)]
@@ -26,13 +35,16 @@ pub struct CallStream {
     attempt: Option<Attempt>,
     /// The instance that serves the call, or the last one that was tried.
     selected: Option<Selected>,
-    /// Instances that did not take the call.
+    /// Instances that did not take the call, since it last had to wait.
     tried: Vec<InstanceId>,
-    attempts: u32,
     /// A chunk was handed out: another attempt would begin the answer anew.
     handed_out: bool,
-    /// How the call ended before there was an attempt to ask.
+    /// How the call ended while there was no attempt to ask.
     failed: Option<MeshError>,
+    /// When it is tried again although it has failed.
+    again_at: Option<Instant>,
+    /// How long it waited for that.
+    waited: Duration,
 }
 
 impl CallStream {
@@ -53,20 +65,21 @@ impl CallStream {
             attempt: None,
             selected: None,
             tried: Vec::new(),
-            attempts: 0,
             handed_out: false,
             failed: None,
+            again_at: None,
+            waited: Duration::ZERO,
         };
-        call.failed = call.try_next(None);
+        call.failed = call.try_next(None, begun);
         call
     }
 
     /// Hands the call to the next instance, and on to others while they refuse it. Returns why none
     /// took it: `last`, the reason of an attempt before, says more than that none is left.
-    fn try_next(&mut self, mut last: Option<MeshError>) -> Option<MeshError> {
+    fn try_next(&mut self, mut last: Option<MeshError>, now: Instant) -> Option<MeshError> {
         loop {
             self.attempt = None;
-            let selected = match self.inner.choose(&self.request, &self.tried) {
+            let selected = match self.inner.choose(&self.request, &self.tried, now) {
                 Ok(selected) => selected,
                 Err(error) => {
                     if error.code == ErrorCode::NoProvider
@@ -78,8 +91,12 @@ impl CallStream {
                     return Some(last.unwrap_or(error));
                 }
             };
-            self.attempts += 1;
-            let begun = self.inner.attempt(&selected, &self.request, self.deadline);
+            if !self.takes_a_retry(&mut last, now) {
+                return last;
+            }
+            let first = self.selected.is_none();
+            let (request, deadline) = (&self.request, self.deadline);
+            let begun = self.inner.attempt(&selected, request, deadline, first, now);
             let may_repeat = selected.may_repeat;
             self.tried.push(selected.instance);
             self.selected = Some(selected);
@@ -89,8 +106,8 @@ impl CallStream {
                     return None;
                 }
                 Err(error) => {
-                    self.note_refusal(&error);
-                    if !self.may_try_again(&error, may_repeat) {
+                    self.note_refusal(&error, now);
+                    if !self.may_try_again(&error, may_repeat, now) {
                         return Some(error);
                     }
                     last = Some(error);
@@ -109,16 +126,64 @@ impl CallStream {
         })
     }
 
-    fn may_try_again(&self, error: &MeshError, may_repeat: bool) -> bool {
+    /// Whether the call may be sent again, as far as it matters itself.
+    fn may_try_again(&self, error: &MeshError, may_repeat: bool, now: Instant) -> bool {
         !self.handed_out
             && !self.is_of_another(error)
-            && self.attempts < self.inner.config.max_attempts
+            && self.tried.len() < self.inner.config.max_attempts
             && error.code.may_retry(may_repeat)
-            && Instant::now() < self.deadline
+            && now < self.deadline
+    }
+
+    /// Takes what it costs to send a call again out of the budget; an error that says why not stays.
+    fn takes_a_retry(&self, last: &mut Option<MeshError>, now: Instant) -> bool {
+        let Some(error) = last else {
+            return true;
+        };
+        // What was never sent is not sent again.
+        let may = error.code == ErrorCode::Disconnected || self.inner.flights.may_retry(now);
+        if !may {
+            error.message.push_str(NOT_AGAIN);
+        }
+        may
+    }
+
+    /// When a call that nobody could be given is to be tried again: the broker is gone, or all
+    /// instances that were tried are; the mesh knows within moments who takes their place.
+    fn try_again_at(&mut self, error: &MeshError, now: Instant) -> Option<Instant> {
+        let passes = matches!(
+            error.code,
+            ErrorCode::Disconnected | ErrorCode::InstanceGone | ErrorCode::Draining
+        );
+        let until = self.deadline.min(self.begun + self.inner.config.patience);
+        let kept = self.handed_out || error.message.ends_with(NOT_AGAIN);
+        if kept || !passes || self.is_of_another(error) || now >= until {
+            return None;
+        }
+        self.waited = (self.waited * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
+        Some(until.min(now + self.waited))
+    }
+
+    /// Waits until a call that nobody could be given may be tried again. False: it has ended. Safe to
+    /// cancel.
+    async fn comes_again(&mut self) -> bool {
+        let Some(error) = self.failed.take() else {
+            return false;
+        };
+        if self.again_at.is_none() {
+            self.again_at = self.try_again_at(&error, Instant::now());
+        }
+        self.failed = Some(error);
+        let Some(at) = self.again_at else {
+            return false;
+        };
+        sleep_until(at).await;
+        self.again_at = None;
+        true
     }
 
     /// An instance that does not take calls is the last choice for others, too, for a while.
-    fn note_refusal(&self, error: &MeshError) {
+    fn note_refusal(&self, error: &MeshError, now: Instant) {
         let refused = matches!(
             error.code,
             ErrorCode::InstanceGone | ErrorCode::Draining | ErrorCode::Overloaded
@@ -128,17 +193,23 @@ impl CallStream {
         }
         if let Some(selected) = &self.selected {
             let wait = error.retry_after.unwrap_or(REFUSED);
-            self.inner
-                .flights
-                .refused(selected.instance, Instant::now() + wait);
+            self.inner.flights.refused(selected.instance, now + wait);
         }
     }
 
     /// Waits for the next thing that happens to the call. Safe to cancel. `End` is the last.
     pub async fn next(&mut self) -> CallEvent {
         loop {
-            if let Some(error) = self.failed.take() {
-                return self.end(Err(error));
+            if self.failed.is_some() {
+                if !self.comes_again().await
+                    && let Some(error) = self.failed.take()
+                {
+                    return self.end(Err(error), Instant::now());
+                }
+                self.tried.clear();
+                let last = self.failed.take();
+                self.failed = self.try_next(last, Instant::now());
+                continue;
             }
             let Some(attempt) = &mut self.attempt else {
                 let message = "the call was asked for events after its end";
@@ -146,16 +217,23 @@ impl CallStream {
             };
             match attempt.next().await {
                 CallEvent::End(Err(error)) => {
-                    self.note_refusal(&error);
+                    let now = Instant::now();
+                    self.settle(Some(&error), now);
+                    self.note_refusal(&error, now);
                     let may_repeat = self.selected.as_ref().is_some_and(|one| one.may_repeat);
-                    if self.may_try_again(&error, may_repeat) {
+                    self.failed = if self.may_try_again(&error, may_repeat, now) {
                         tracing::debug!(%error, "the call is tried on another instance");
-                        self.failed = self.try_next(Some(error));
+                        self.try_next(Some(error), now)
                     } else {
-                        return self.end(Err(error));
-                    }
+                        self.attempt = None;
+                        Some(error)
+                    };
                 }
-                CallEvent::End(Ok(output)) => return self.end(Ok(output)),
+                CallEvent::End(Ok(output)) => {
+                    let now = Instant::now();
+                    self.settle(None, now);
+                    return self.end(Ok(output), now);
+                }
                 CallEvent::Chunk(chunk) => {
                     self.handed_out = true;
                     return CallEvent::Chunk(chunk);
@@ -165,10 +243,28 @@ impl CallStream {
         }
     }
 
-    fn end(&mut self, result: Result<CallOutput, MeshError>) -> CallEvent {
+    /// What the end of an attempt tells of its instance.
+    fn settle(&mut self, error: Option<&MeshError>, now: Instant) {
+        let outcome = match error {
+            Some(error) if !self.is_of_another(error) => {
+                Outcome::of(error, self.deadline - self.begun)
+            }
+            _ => Outcome::Well,
+        };
+        let outlier = match &mut self.attempt {
+            Some(attempt) => attempt.settle(outcome, now),
+            None => false,
+        };
+        if let Some(selected) = self.selected.as_ref().filter(|_| outlier) {
+            let capability = &self.request.capability;
+            self.inner.eject(selected.instance, capability, now);
+        }
+    }
+
+    fn end(&mut self, result: Result<CallOutput, MeshError>, now: Instant) -> CallEvent {
         self.attempt = None;
         if let Some(selected) = &self.selected {
-            let took = self.begun.elapsed();
+            let took = now.saturating_duration_since(self.begun);
             self.inner
                 .stats
                 .ended(&selected.plugin, result.is_ok(), took);

@@ -94,7 +94,8 @@ fn heard(inner: &Inner, beacon: LoadBeacon) {
     }
     for load in &beacon.instances {
         if let Ok(instance) = InstanceId::from_bytes(&load.instance) {
-            inner.flights.heard(instance, load.in_flight);
+            let latency = Duration::from_micros(load.latency_us);
+            inner.flights.heard(instance, load.in_flight, latency);
         }
     }
     loads.retain(|_, load| load.heard.elapsed() < BEACON_LIFE);

@@ -1,93 +1,206 @@
-//! How busy each instance is: this router's own calls, and what others have there by its beacons.
+//! How each instance does: this router's own calls, what others have there by its beacons, how long
+//! calls take, and whether it should be left out.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mesh_core::budget::RetryBudget;
 use mesh_core::id::InstanceId;
+use mesh_core::outlier::{Outcome, Outlier, may_eject};
+use mesh_core::select::{Health, Signal};
 use mesh_core::table::Table;
 use tokio::time::Instant;
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Busy {
-    own: u32,
-    others: u32,
-    /// It refused a call: until then it is the last choice.
-    refused_until: Option<Instant>,
-    /// When its node's last beacon came.
-    heard: Option<Instant>,
-    /// Its node was heard before and is not any more: it is the last choice.
-    silent: bool,
-}
-
-/// What a refusal or silence counts for: more than any limit.
-const LAST: u32 = 1 << 30;
+/// A measured latency is worth something for so long: an instance that was slow once and got no more
+/// calls is to be tried again.
+const LATENCY_LIFE: Duration = Duration::from_secs(10);
 
 /// A node that was not heard for so long is silent: three beacons and a half.
 const SILENCE: Duration = Duration::from_millis(3_500);
 
-/// How busy each instance is. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Flights(Arc<Mutex<HashMap<InstanceId, Busy>>>);
+#[derive(Debug, Default)]
+struct Busy {
+    own: u32,
+    others: u32,
+    /// Decaying average of this router's calls, and when the last one ended.
+    latency: Duration,
+    measured: Option<Instant>,
+    /// What its beacons say of it.
+    reported: Duration,
+    outlier: Outlier,
+    /// It refused a call: until then it is a bad choice.
+    refused_until: Option<Instant>,
+    /// When its node's last beacon came.
+    heard: Option<Instant>,
+    /// Its node was heard before and is not any more.
+    silent: bool,
+}
+
+impl Busy {
+    fn signal(&self, now: Instant, started: Instant) -> Signal {
+        let health = if self.silent {
+            Health::Silent
+        } else if self.outlier.is_out(now - started) {
+            Health::Ejected
+        } else if self.refused_until.is_some_and(|until| until > now) {
+            Health::Refusing
+        } else {
+            Health::Good
+        };
+        let fresh = |measured| now.saturating_duration_since(measured) < LATENCY_LIFE;
+        Signal {
+            in_flight: self.own.saturating_add(self.others),
+            latency: match self.measured {
+                Some(measured) if fresh(measured) => self.latency,
+                _ => self.reported,
+            },
+            health,
+        }
+    }
+
+    fn took(&mut self, time: Duration, now: Instant) {
+        // A new value weighs an eighth: the average follows within some ten calls.
+        self.latency = match self.measured {
+            None => time,
+            Some(_) => self.latency - self.latency / 8 + time / 8,
+        };
+        self.measured = Some(now);
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    started: Instant,
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    instances: HashMap<InstanceId, Busy>,
+    budget: RetryBudget,
+}
+
+/// How each instance does. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Flights(Arc<Shared>);
 
 /// One call of this router to an instance, counted while it lives.
 #[derive(Debug)]
 pub(crate) struct Flight {
     flights: Flights,
     instance: InstanceId,
+    begun: Instant,
+    /// It decides whether the instance, which was left out, comes back.
+    trial: bool,
+    settled: bool,
+}
+
+impl Flight {
+    /// The call has ended. True: the instance is an outlier.
+    pub fn settle(&mut self, outcome: Outcome, now: Instant) -> bool {
+        if self.settled {
+            return false;
+        }
+        self.settled = true;
+        let mut book = self.flights.lock();
+        let Some(busy) = book.instances.get_mut(&self.instance) else {
+            return false;
+        };
+        busy.own = busy.own.saturating_sub(1);
+        if outcome == Outcome::Well {
+            busy.took(now.saturating_duration_since(self.begun), now);
+        }
+        let now = now - self.flights.0.started;
+        busy.outlier.ended(self.trial, outcome, now)
+    }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        if let Some(busy) = self.flights.lock().get_mut(&self.instance) {
-            busy.own = busy.own.saturating_sub(1);
+        // Given up: that tells nothing of the instance.
+        if !self.settled {
+            self.settle(Outcome::Neither, self.begun);
         }
     }
 }
 
 impl Flights {
-    fn lock(&self) -> MutexGuard<'_, HashMap<InstanceId, Busy>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn new() -> Self {
+        Self(Arc::new(Shared {
+            started: Instant::now(),
+            book: Mutex::default(),
+        }))
     }
 
-    /// Lets `choose` look at all counts at once.
-    pub fn look<T>(&self, choose: impl FnOnce(&dyn Fn(InstanceId) -> u32) -> T) -> T {
-        let all = self.lock();
-        choose(&|instance| {
-            let Some(busy) = all.get(&instance) else {
-                return 0;
-            };
-            let refused = busy
-                .refused_until
-                .is_some_and(|until| until > Instant::now());
-            let penalty = if refused || busy.silent { LAST } else { 0 };
-            busy.own.saturating_add(busy.others).saturating_add(penalty)
-        })
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How an instance does.
+    pub fn signal(&self, instance: InstanceId, now: Instant) -> Signal {
+        let book = self.lock();
+        let busy = book.instances.get(&instance);
+        busy.map_or_else(Signal::default, |busy| busy.signal(now, self.0.started))
     }
 
     /// An instance refused a call: the breaker is open for it. Should no other be left, it is tried.
     pub fn refused(&self, instance: InstanceId, until: Instant) {
-        if let Some(busy) = self.lock().get_mut(&instance) {
+        if let Some(busy) = self.lock().instances.get_mut(&instance) {
             busy.refused_until = Some(until);
         }
     }
 
-    /// Counts a call.
-    pub fn begin(&self, instance: InstanceId) -> Flight {
-        self.lock().entry(instance).or_default().own += 1;
+    /// Counts a call; `first`: it was not sent before.
+    pub fn begin(&self, instance: InstanceId, first: bool, now: Instant) -> Flight {
+        let mut book = self.lock();
+        if first {
+            book.budget.call();
+        }
+        let busy = book.instances.entry(instance).or_default();
+        busy.own += 1;
+        let trial = busy.outlier.begin(now - self.0.started);
+        drop(book);
         Flight {
             flights: self.clone(),
             instance,
+            begun: now,
+            trial,
+            settled: false,
         }
     }
 
-    /// An instance has said how many calls it has. Of those that are not this router's own one is
-    /// left out: beacons are a second old, and a call that has ended meanwhile shall not make the
-    /// instance look busy for as long.
-    pub fn heard(&self, instance: InstanceId, in_flight: u32) {
-        let mut all = self.lock();
-        let busy = all.entry(instance).or_default();
+    /// Takes a retry out of the budget. False: there is none left.
+    pub fn may_retry(&self, now: Instant) -> bool {
+        self.lock().budget.take(now - self.0.started)
+    }
+
+    /// Leaves an outlier out for a while, unless too many of its `mates` (all who provide what it
+    /// failed at, itself among them) are out already. True: it is out now.
+    pub fn eject(&self, instance: InstanceId, mates: &[InstanceId], now: Instant) -> bool {
+        let mut book = self.lock();
+        let is_ejected = |mate: &&InstanceId| {
+            let busy = book.instances.get(mate);
+            busy.is_some_and(|busy| busy.outlier.is_ejected())
+        };
+        let out = mates.iter().filter(is_ejected).count();
+        if !may_eject(out, mates.len()) {
+            return false;
+        }
+        if let Some(busy) = book.instances.get_mut(&instance) {
+            busy.outlier.eject(now - self.0.started);
+        }
+        true
+    }
+
+    /// An instance has said how many calls it has and how long they take. Of those calls that are not
+    /// this router's own one is left out: a beacon is old when it comes, and a call that has ended
+    /// meanwhile shall not make the instance look busy for as long.
+    pub fn heard(&self, instance: InstanceId, in_flight: u32, latency: Duration) {
+        let mut book = self.lock();
+        let busy = book.instances.entry(instance).or_default();
         busy.others = in_flight.saturating_sub(busy.own).saturating_sub(1);
+        busy.reported = latency;
         busy.heard = Some(Instant::now());
         busy.silent = false;
     }
@@ -96,9 +209,10 @@ impl Flights {
     /// nothing.
     pub fn note_silence(&self, now: Instant) {
         let is_silent = |heard: Instant| now.saturating_duration_since(heard) >= SILENCE;
-        let mut all = self.lock();
-        let deaf = all.values().filter_map(|busy| busy.heard).all(is_silent);
-        for busy in all.values_mut() {
+        let mut book = self.lock();
+        let all = book.instances.values_mut();
+        let deaf = all.filter_map(|busy| busy.heard).all(is_silent);
+        for busy in book.instances.values_mut() {
             busy.silent = !deaf && busy.heard.is_some_and(is_silent);
         }
     }
@@ -106,6 +220,7 @@ impl Flights {
     /// Forgets instances that are gone.
     pub fn keep(&self, table: &Table) {
         self.lock()
+            .instances
             .retain(|instance, busy| busy.own > 0 || table.instance(*instance).is_some());
     }
 }
@@ -114,49 +229,111 @@ impl Flights {
 mod tests {
     use super::*;
 
+    const MS: Duration = Duration::from_millis(1);
+
     fn id(n: u8) -> InstanceId {
         InstanceId::new(u64::from(n), [n; 10])
     }
 
-    #[test]
-    fn own_calls_count_while_they_live_and_others_by_beacon() {
-        let flights = Flights::default();
-        let calls = |n| flights.look(|busy| busy(id(n)));
-        let (one, two) = (flights.begin(id(1)), flights.begin(id(1)));
+    #[tokio::test(start_paused = true)]
+    async fn own_calls_count_while_they_live_and_others_by_beacon() {
+        let flights = Flights::new();
+        let now = Instant::now();
+        let calls = |n| flights.signal(id(n), now).in_flight;
+        let health = |n, now| flights.signal(id(n), now).health;
+        let (one, two) = (
+            flights.begin(id(1), true, now),
+            flights.begin(id(1), true, now),
+        );
         assert_eq!((calls(1), calls(2)), (2, 0));
-        flights.heard(id(1), 10);
+        flights.heard(id(1), 10, MS);
         assert_eq!(calls(1), 2 + 7);
-        flights.heard(id(1), 3);
+        flights.heard(id(1), 3, MS);
         assert_eq!(calls(1), 2);
-        flights.refused(id(1), Instant::now() + Duration::from_secs(60));
-        assert!(calls(1) > 1_000_000);
-        flights.refused(id(1), Instant::now());
+        flights.refused(id(1), now + 5 * MS);
+        assert_eq!(health(1, now), Health::Refusing);
+        assert_eq!(health(1, now + 5 * MS), Health::Good);
         drop((one, two));
         assert_eq!(calls(1), 0);
         flights.keep(&Table::default());
-        assert!(flights.lock().is_empty());
+        assert!(flights.lock().instances.is_empty());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn own_measures_of_latency_go_before_beacons_while_they_are_fresh() {
+        let flights = Flights::new();
+        let now = Instant::now();
+        let latency = |now| flights.signal(id(1), now).latency;
+        flights.heard(id(1), 0, 3 * MS);
+        assert_eq!(latency(now), 3 * MS);
+        flights
+            .begin(id(1), true, now)
+            .settle(Outcome::Well, now + 80 * MS);
+        assert_eq!(latency(now), 80 * MS);
+        flights
+            .begin(id(1), true, now)
+            .settle(Outcome::Failed, now + 900 * MS);
+        assert_eq!(latency(now), 80 * MS, "how fast it fails says nothing");
+        flights
+            .begin(id(1), true, now)
+            .settle(Outcome::Well, now + 160 * MS);
+        assert_eq!(latency(now), 90 * MS);
+        assert_eq!(latency(now + LATENCY_LIFE + 160 * MS), 3 * MS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outlier_is_left_out_unless_half_of_its_mates_are_and_comes_back_by_a_trial() {
+        let flights = Flights::new();
+        let now = Instant::now();
+        let mates: Vec<_> = (0..5).map(id).collect();
+        let health = |n, now| flights.signal(id(n), now).health;
+        let fail = |n| {
+            let mut times = 1;
+            while !flights.begin(id(n), true, now).settle(Outcome::Failed, now) {
+                times += 1;
+            }
+            (times, flights.eject(id(n), &mates, now))
+        };
+        assert_eq!(fail(0), (5, true));
+        assert_eq!(fail(1), (5, true));
+        assert_eq!(fail(2), (5, false));
+        assert_eq!(health(0, now), Health::Ejected);
+        assert_eq!(health(2, now), Health::Good);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(health(0, later), Health::Good, "a trial is due");
+        let mut trial = flights.begin(id(0), true, later);
+        assert_eq!(health(0, later), Health::Ejected, "one at a time");
+        trial.settle(Outcome::Well, later);
+        assert_eq!(health(0, later), Health::Good);
+        let given_up = flights.begin(id(1), true, later);
+        assert_eq!(health(1, later), Health::Ejected);
+        drop(given_up);
+        assert_eq!(health(1, later), Health::Good, "another trial is due");
+        assert_eq!(fail(2), (1, true), "there is room for it now");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn instances_of_a_node_that_fell_silent_are_the_last_choice_until_it_is_heard() {
-        let flights = Flights::default();
+        let flights = Flights::new();
         let silent = |n| {
-            flights.note_silence(Instant::now());
-            flights.look(|busy| busy(id(n))) >= LAST
+            let now = Instant::now();
+            flights.note_silence(now);
+            flights.signal(id(n), now).health == Health::Silent
         };
-        let _never_heard = flights.begin(id(3));
-        flights.heard(id(1), 0);
+        let _never_heard = flights.begin(id(3), true, Instant::now());
+        flights.heard(id(1), 0, MS);
         for _ in 0..4 {
             assert!(!silent(1) && !silent(2) && !silent(3));
             tokio::time::advance(Duration::from_secs(1)).await;
-            flights.heard(id(2), 0);
+            flights.heard(id(2), 0, MS);
         }
         assert!(silent(1) && !silent(2) && !silent(3));
         // Nobody is heard: that says nothing of a node.
         tokio::time::advance(SILENCE).await;
         assert!(!silent(1) && !silent(2));
-        flights.heard(id(2), 0);
+        flights.heard(id(2), 0, MS);
         assert!(silent(1));
-        flights.heard(id(1), 0);
+        flights.heard(id(1), 0, MS);
         assert!(!silent(1));
     }
 }

@@ -4,7 +4,6 @@
 //! its own node, without leaving it), and tries another instance when a call was provably not
 //! processed. It knows nothing of HTTP, MCP or plugins' processes.
 
-mod affinity;
 mod attempt;
 mod call;
 mod config;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mesh_bus::Bus;
+use mesh_core::hash::spread;
 use mesh_core::id::PluginName;
 use mesh_core::table::Table;
 use mesh_proto::control;
@@ -47,7 +48,7 @@ pub(crate) struct Inner {
     pub flights: Flights,
     pub stats: Stats,
     loads: Mutex<HashMap<String, NodeLoad>>,
-    turn: AtomicU64,
+    seed: AtomicU64,
 }
 
 impl fmt::Debug for Inner {
@@ -59,9 +60,9 @@ impl fmt::Debug for Inner {
 }
 
 impl Inner {
-    /// Counts up, so that equally busy instances take turns.
-    pub fn turn(&self) -> u64 {
-        self.turn.fetch_add(1, Ordering::Relaxed)
+    /// The seed of the next choice.
+    pub fn next_seed(&self) -> u64 {
+        self.seed.fetch_add(1, Ordering::Relaxed)
     }
 
     pub fn loads(&self) -> MutexGuard<'_, HashMap<String, NodeLoad>> {
@@ -79,15 +80,15 @@ impl Router {
         local: Option<Arc<dyn LocalHost>>,
     ) -> (Self, RouterDriver) {
         let inner = Arc::new(Inner {
+            // Far from those of other routers, although each counts up.
+            seed: AtomicU64::new(spread(config.seed)),
             config,
             bus,
             table,
             local,
-            flights: Flights::default(),
+            flights: Flights::new(),
             stats: Stats::default(),
             loads: Mutex::default(),
-            // Routers that start together do not begin with the same instance.
-            turn: AtomicU64::new(fastrand::u64(..)),
         });
         let driver = RouterDriver::new(inner.clone());
         (Self { inner }, driver)

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use mesh_core::capability::Capability;
+use mesh_core::hash::Fnv1a;
 use mesh_core::id::PluginName;
 use rmcp::model::{Prompt, Resource, ResourceTemplate, Tool};
 use semver::Version;
 use serde::Serialize;
 
-use super::digest::Digest;
 use super::names::Problem;
 
 /// Who serves an entry.
@@ -52,7 +52,7 @@ pub struct Section<T> {
 impl<T: Serialize> Section<T> {
     pub(super) fn new(mut items: Vec<Item<T>>) -> Self {
         items.sort_by(|a, b| a.key.cmp(&b.key));
-        let mut digest = Digest::new();
+        let mut digest = Fnv1a::default();
         for item in &items {
             digest.add(item.key.as_bytes());
             digest.add_json(&item.entry);

@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use mesh_core::capability::Capability;
+use mesh_core::hash::Fnv1a;
 use mesh_core::id::PluginName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use super::digest::Digest;
 
 /// Longest name, in bytes. Names are within `[A-Za-z0-9_./-]{1,64}`.
 pub const MAX_NAME: usize = 64;
@@ -262,7 +261,7 @@ fn cleaned(name: &str) -> Cow<'_, str> {
 
 /// The beginning of a clean name and a hash of what the plugin gave, together within [`MAX_NAME`].
 fn with_hash(clean: &str, one: &Wanted<'_>) -> String {
-    let mut digest = Digest::new();
+    let mut digest = Fnv1a::default();
     digest.add(one.plugin.as_bytes());
     digest.add(b"\0");
     digest.add(one.name.as_bytes());

@@ -7,7 +7,7 @@ use mesh_core::table::{InstanceRoute, Table};
 use rmcp::model::ErrorData;
 use serde_json::{Value, json};
 
-use super::list::{VersionView, rank, versions};
+use super::list::{VersionView, versions};
 use crate::composite::{Catalog, Section, Serves, nearest};
 use crate::mcp::errors::rpc_error;
 
@@ -35,7 +35,7 @@ pub fn plugin(table: &Table, catalog: &Catalog, name: &PluginName) -> Result<Val
     let best = own
         .iter()
         .filter_map(|version| version.best())
-        .min_by_key(|best| rank(best.state));
+        .min_by_key(|best| best.state.rank());
     Ok(json!({
         "name": name,
         "status": best.map(|best| best.state.as_str()),

@@ -68,21 +68,6 @@ impl Filter {
     }
 }
 
-/// How well off an instance is; less is better.
-pub fn rank(state: InstanceState) -> u8 {
-    match state {
-        InstanceState::Active => 0,
-        InstanceState::Degraded => 1,
-        InstanceState::Initialized => 2,
-        InstanceState::Blocked => 3,
-        InstanceState::Loaded => 4,
-        InstanceState::Discovered => 5,
-        InstanceState::Draining => 6,
-        InstanceState::Failed => 7,
-        InstanceState::Unloaded => 8,
-    }
-}
-
 /// One version of a plugin with its instances.
 pub struct VersionView<'a> {
     pub spec: &'a SpecId,
@@ -97,7 +82,7 @@ impl VersionView<'_> {
         self.instances
             .iter()
             .copied()
-            .min_by_key(|instance| rank(instance.state))
+            .min_by_key(|instance| instance.state.rank())
     }
 
     /// The kinds that it provides, in the plural.

@@ -37,6 +37,8 @@ struct Providers {
 pub(crate) struct Provider {
     pub route: Arc<InstanceRoute>,
     pub manifest: Arc<Manifest>,
+    /// The zone of its node; empty while the node is not in the table.
+    pub zone: Arc<str>,
     /// Place of the capability in the manifest's list.
     place: usize,
 }
@@ -197,6 +199,13 @@ impl Table {
             let users = self.instances_of(&plugin).filter(|user| user.spec == *spec);
             touched.extend(users.map(|user| user.instance));
         }
+        let moved = self.moved_nodes(update);
+        if !moved.is_empty() {
+            let there = self
+                .instances()
+                .filter(|route| moved.contains(&&route.node));
+            touched.extend(there.map(|route| route.instance));
+        }
         for instance in &touched {
             self.leave_index(*instance);
         }
@@ -222,6 +231,18 @@ impl Table {
         for instance in touched {
             self.enter_index(instance);
         }
+    }
+
+    /// The nodes whose zone an update changes.
+    fn moved_nodes<'a>(&self, update: &'a TableUpdate) -> Vec<&'a NodeId> {
+        let zone = |node| self.node(node).map_or("", |known| &*known.zone);
+        let named = update.nodes.iter().map(|node| (&node.node, &*node.zone));
+        let gone = update.removed_nodes.iter().map(|node| (node, ""));
+        named
+            .chain(gone)
+            .filter(|(node, now)| zone(node) != *now)
+            .map(|(node, _)| node)
+            .collect()
     }
 
     fn leave_index(&mut self, instance: InstanceId) {
@@ -262,6 +283,8 @@ impl Table {
         let Some(manifest) = self.specs.get(&route.spec).cloned() else {
             return;
         };
+        let zone = self.node(&route.node).map_or("", |node| &node.zone);
+        let zone: Arc<str> = zone.into();
         for (place, entry) in manifest.capabilities.iter().enumerate() {
             let mut found = self.providers.remove(&entry.capability).unwrap_or_default();
             let lists = Arc::make_mut(&mut found);
@@ -269,6 +292,7 @@ impl Table {
                 let row = Provider {
                     route: Arc::clone(&route),
                     manifest: Arc::clone(&manifest),
+                    zone: Arc::clone(&zone),
                     place,
                 };
                 lists.ids.insert(at, instance);

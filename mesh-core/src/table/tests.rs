@@ -109,7 +109,7 @@ impl Model {
                     update.specs.push((id, manifest));
                 }
                 Change::Instance(id, spec, state) => {
-                    let route = route(*id, &specs()[*spec].0, "n", *state);
+                    let route = route(*id, &specs()[*spec].0, &format!("n{}", id % 4), *state);
                     self.instances.insert(route.instance, route.clone());
                     update.instances.push(route);
                 }
@@ -117,7 +117,7 @@ impl Model {
                     let node = NodeRoute {
                         node: NodeId::new(&format!("n{node}")).unwrap(),
                         generation: Generation(to.sequence),
-                        zone: String::new(),
+                        zone: format!("z{}", to.sequence % 2),
                         labels: BTreeMap::new(),
                         software: String::new(),
                     };
@@ -181,6 +181,8 @@ impl Model {
                 rows.iter()
                     .all(|row| row.entry().unwrap().capability == *capability)
             );
+            let zone = |node| self.nodes.get(node).map_or("", |node| &node.zone);
+            assert!(rows.iter().all(|row| *row.zone == *zone(&row.route.node)));
             assert!(
                 rows.iter()
                     .all(|row| table.instance(row.route.instance) == Some(&*row.route))

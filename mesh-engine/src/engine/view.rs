@@ -85,21 +85,6 @@ pub struct Counts {
     pub instances: BTreeMap<InstanceState, usize>,
 }
 
-/// The better, the greater.
-fn rank(state: InstanceState) -> u8 {
-    match state {
-        InstanceState::Active => 8,
-        InstanceState::Degraded => 7,
-        InstanceState::Initialized => 6,
-        InstanceState::Blocked => 5,
-        InstanceState::Loaded => 4,
-        InstanceState::Discovered => 3,
-        InstanceState::Draining => 2,
-        InstanceState::Failed => 1,
-        InstanceState::Unloaded => 0,
-    }
-}
-
 impl Engine {
     fn routes(&self, spec: &SpecId) -> impl Iterator<Item = &InstanceRoute> {
         let state = self.registry.specs.get(spec);
@@ -197,7 +182,7 @@ impl Engine {
             let Some(state) = self.registry.specs.get(spec) else {
                 continue;
             };
-            let best = self.routes(spec).max_by_key(|route| rank(route.state));
+            let best = self.routes(spec).min_by_key(|route| route.state.rank());
             let unmet = graph.unmet(&state.manifest, &|spec| self.registry.is_active(spec));
             let node = GraphNode {
                 id: label(&state.manifest),
@@ -207,7 +192,7 @@ impl Engine {
             };
             // Two descriptions of one version are shown as the better one.
             let shown = nodes.entry(node.id.clone()).or_insert_with(|| node.clone());
-            if rank(shown.state) < rank(node.state) {
+            if shown.state.rank() > node.state.rank() {
                 *shown = node;
             }
         }

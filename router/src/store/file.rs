@@ -4,6 +4,7 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use mesh_core::hash::Fnv1a;
 use mesh_core::table::{Table, TableUpdate};
 use mesh_proto::control;
 use prost::Message;
@@ -66,10 +67,7 @@ pub(super) fn load(path: &Path) -> Result<Table, Broken> {
 
 /// Length and FNV-1a checksum of the payload.
 fn sums_of(payload: &[u8]) -> [u8; 16] {
-    let sum = payload.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let both = u128::from(payload.len() as u64) << 64 | u128::from(sum);
+    let both = u128::from(payload.len() as u64) << 64 | u128::from(Fnv1a::of(payload));
     both.to_be_bytes()
 }
 
