@@ -1,0 +1,111 @@
+//! Calls that are sent again, kept for a while, or kept away from who fails them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mesh_core::error::{ErrorCode, MeshError};
+use tokio::time::Instant;
+
+use super::{World, done, failed, id, impatient};
+
+#[tokio::test]
+async fn what_nobody_takes_is_kept_for_a_while_and_tried_again() {
+    let mut config = impatient("own");
+    config.patience = Duration::from_millis(500);
+    let world = World::with(2, config).await;
+    for n in 1..=2 {
+        let times = AtomicU64::new(0);
+        world.told(n, move |_| match times.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(MeshError::new(ErrorCode::InstanceGone, "as told")),
+            1 => Ok(vec![failed(ErrorCode::Draining)]),
+            _ => Ok(vec![done()]),
+        });
+    }
+    world.call("once").await.unwrap();
+    assert_eq!(world.begun().len(), 5);
+    for n in 1..=2 {
+        world.told(n, |_| Ok(vec![failed(ErrorCode::InstanceGone)]));
+    }
+    let begun = Instant::now();
+    let mut request = World::request("once").with_timeout(Duration::from_millis(200));
+    let error = world.router.call(request.clone()).finish().await;
+    assert_eq!(error.unwrap_err().code, ErrorCode::InstanceGone);
+    assert!(begun.elapsed() < Duration::from_millis(400), "its own time");
+    request.timeout = Duration::from_secs(9);
+    let error = world.router.call(request).finish().await;
+    assert_eq!(error.unwrap_err().code, ErrorCode::InstanceGone);
+    // It may have run: nothing to wait for.
+    world.told(1, |_| Ok(vec![failed(ErrorCode::OutcomeUnknown)]));
+    world.told(2, |_| Ok(vec![failed(ErrorCode::OutcomeUnknown)]));
+    world.begun();
+    assert_eq!(
+        world.call("again").await.unwrap_err().code,
+        ErrorCode::OutcomeUnknown
+    );
+    assert_eq!(world.begun().len(), 2);
+}
+
+#[tokio::test]
+async fn when_too_many_calls_are_sent_again_the_others_keep_their_error_and_say_so() {
+    let world = World::new(2).await;
+    for n in 1..=2 {
+        world.told(n, |_| Ok(vec![failed(ErrorCode::Overloaded)]));
+    }
+    let (mut once, mut twice) = (0_u32, 0_u32);
+    for _ in 0..3_000 {
+        let error = world.call("once").await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::Overloaded);
+        match world.begun().len() {
+            1 => {
+                assert!(error.message.contains("not sent again"), "{error}");
+                once += 1;
+            }
+            _ => twice += 1,
+        }
+    }
+    // A thousand saved up, a fifth of the calls, ten a second.
+    assert!((1_600..2_000).contains(&twice), "{twice} and {once}");
+}
+
+#[tokio::test]
+async fn an_instance_that_fails_calls_is_left_out_and_tried_by_one_call_at_a_time() {
+    let world = World::new(2).await;
+    world.told(1, |_| Ok(vec![failed(ErrorCode::Internal)]));
+    for _ in 0..50 {
+        let _ = world.call("once").await;
+    }
+    let asked = || world.begun().iter().filter(|one| **one == id(1)).count();
+    assert_eq!(asked(), 5);
+    for _ in 0..50 {
+        world.call("once").await.unwrap();
+    }
+    assert_eq!(asked(), 0);
+    // Its time is over: many calls at once, and one of them is the trial.
+    tokio::time::sleep(Duration::from_millis(1_050)).await;
+    world.told(1, |_| Ok(vec![]));
+    world.told(2, |_| Ok(vec![]));
+    let held: Vec<_> = (0..20)
+        .map(|_| world.router.call(World::request("once")))
+        .collect();
+    assert_eq!(asked(), 1);
+    drop(held);
+    world.told(1, |_| Ok(vec![done()]));
+    world.told(2, |_| Ok(vec![done()]));
+    for _ in 0..50 {
+        world.call("once").await.unwrap();
+    }
+    assert!(asked() > 5, "it is back");
+}
+
+#[tokio::test]
+async fn a_callers_mistakes_and_a_tools_own_errors_leave_nobody_out() {
+    let world = World::new(2).await;
+    world.told(1, |_| Ok(vec![failed(ErrorCode::PluginFailed)]));
+    world.told(2, |_| Ok(vec![failed(ErrorCode::InvalidArgument)]));
+    for _ in 0..100 {
+        world.call("once").await.unwrap_err();
+    }
+    let begun = world.begun();
+    let first = begun.iter().filter(|one| **one == id(1)).count();
+    assert!((20..=80).contains(&first), "{first}");
+}
