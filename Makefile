@@ -4,8 +4,11 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # More arguments for `plugmesh dev`: make run ARGS="--listen 127.0.0.1:9000"
 ARGS ?=
-# One part of the benchmarks: make bench ONLY=call
+# One part of the benchmarks, or one fault: make bench ONLY=call, make chaos ONLY=agent-kill
 ONLY ?=
+# How often each fault of make chaos happens, and how long make soak lasts.
+ROUNDS ?= 10
+MINUTES ?= 30
 
 # The server's path reaches the programs in the environment; one that is set already is left alone.
 NATS = PLUGMESH_NATS_SERVER="$${PLUGMESH_NATS_SERVER:-$$(scripts/fetch-nats-server.py)}" && export PLUGMESH_NATS_SERVER
@@ -13,7 +16,7 @@ NATS_OLDEST = PLUGMESH_TEST_NATS_OLDEST="$${PLUGMESH_TEST_NATS_OLDEST:-$$(script
 
 TEST_PYTHON = export PLUGMESH_TEST_PYTHON="$(CURDIR)/.tools/venv/bin/python"
 
-.PHONY: help run build test bench check fmt codegen tidy clean
+.PHONY: help run build test bench chaos soak check fmt codegen tidy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +38,14 @@ test: ## set up what the tests need and run all of them
 bench: ## run the benchmarks; ONLY=call runs a part
 	@$(CARGO) build --release --workspace --bins --locked
 	@$(NATS) && exec target/release/bench $(if $(ONLY),--only $(ONLY))
+
+chaos: ## harm a mesh under load, and account for every call; ONLY=fault, ROUNDS=n
+	@$(CARGO) build --release --workspace --bins --locked
+	@$(NATS) && exec target/release/chaos chaos --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY))
+
+soak: ## a long run with faults: memory and descriptors must stay flat; MINUTES=n
+	@$(CARGO) build --release --workspace --bins --locked
+	@$(NATS) && exec target/release/chaos soak --minutes $(MINUTES)
 
 check: ## everything that must pass before a commit
 	@exec .ci/run

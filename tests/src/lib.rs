@@ -12,6 +12,7 @@
 )]
 
 pub mod attach;
+pub mod chaos;
 pub mod grpc;
 pub mod http_client;
 pub mod load;

@@ -22,6 +22,8 @@ pub struct Plan {
     otlp: Option<String>,
     quiet: bool,
     nats_program: Option<PathBuf>,
+    nats_nodes: usize,
+    more_gateways: usize,
     extra_agent: String,
     extra_gateway: String,
     extra_coordinator: String,
@@ -88,6 +90,20 @@ impl Plan {
         self
     }
 
+    /// A NATS cluster of so many nodes instead of one server.
+    #[must_use]
+    pub fn nats_cluster(mut self, nodes: usize) -> Self {
+        self.nats_nodes = nodes;
+        self
+    }
+
+    /// So many gateways beside the first one.
+    #[must_use]
+    pub fn more_gateways(mut self, count: usize) -> Self {
+        self.more_gateways = count;
+        self
+    }
+
     /// More lines for the `[coordinator]` section.
     #[must_use]
     pub fn coordinator_lines(mut self, lines: &str) -> Self {
@@ -115,15 +131,25 @@ impl Plan {
             .prefix("pm-")
             .tempdir()
             .expect("a temporary folder");
+        let mut nats_peers = Vec::new();
         let nats = match &self.nats_program {
             Some(program) => Nats::start_program(folder.path(), program).await,
+            None if self.nats_nodes > 1 => {
+                nats_peers = Nats::start_cluster(folder.path(), self.nats_nodes).await;
+                nats_peers.remove(0)
+            }
             None => Nats::start(folder.path()).await,
         };
         let mut mesh = Mesh {
             coordinator: Role::new(folder.path(), "coordinator", "coordinator"),
             agents: Vec::new(),
             gateway: Role::new(folder.path(), "gateway", "gateway"),
+            more_gateways: (2..)
+                .take(self.more_gateways)
+                .map(|number| Role::new(folder.path(), "gateway", &format!("gateway-{number}")))
+                .collect(),
             nats,
+            nats_peers,
             folder,
         };
         let common = mesh.common(&self);
@@ -140,20 +166,26 @@ impl Plan {
         for agent in &mut mesh.agents {
             agent.start();
         }
-        mesh.gateway.write_config(&format!(
-            "{common}[gateway]\nlisten = \"127.0.0.1:{}\"\ncoordinators = [\"{}\"]\ndata_dir = {:?}\n{}\n",
-            mesh.gateway.port,
-            mesh.coordinator_url(),
-            mesh.gateway.data,
-            self.extra_gateway
-        ));
-        mesh.gateway.admin_port = mesh.gateway.port;
-        mesh.gateway.start();
+        let coordinator = mesh.coordinator_url();
+        for gateway in mesh.gateways_mut() {
+            gateway.write_config(&format!(
+                "{common}[gateway]\nname = \"{}\"\nlisten = \"127.0.0.1:{}\"\ncoordinators = [\"{coordinator}\"]\n\
+                 data_dir = {:?}\n{}\n",
+                gateway.name,
+                gateway.port,
+                gateway.data,
+                self.extra_gateway
+            ));
+            gateway.admin_port = gateway.port;
+            gateway.start();
+        }
         mesh.coordinator.wait_ready().await;
         for agent in &mesh.agents {
             agent.wait_ready().await;
         }
-        mesh.gateway.wait_ready().await;
+        for gateway in mesh.gateways_mut() {
+            gateway.wait_ready().await;
+        }
         mesh
     }
 }
@@ -255,22 +287,32 @@ impl Role {
 /// A running mesh; dropping it ends all its processes.
 pub struct Mesh {
     pub gateway: Role,
+    pub more_gateways: Vec<Role>,
     pub agents: Vec<Role>,
     pub coordinator: Role,
     pub nats: Nats,
+    /// The other nodes of its cluster.
+    pub nats_peers: Vec<Nats>,
     pub folder: TempDir,
 }
 
 impl Mesh {
+    /// All gateways, the first one first.
+    pub fn gateways_mut(&mut self) -> impl Iterator<Item = &mut Role> {
+        std::iter::once(&mut self.gateway).chain(&mut self.more_gateways)
+    }
+
     fn common(&self, plan: &Plan) -> String {
         let level = if plan.quiet { "info" } else { "debug" };
         let otlp = plan.otlp.iter();
         let otlp: String = otlp
             .map(|endpoint| format!("otlp_endpoint = \"{endpoint}\"\n"))
             .collect();
+        let servers = std::iter::once(&self.nats).chain(&self.nats_peers);
+        let urls: Vec<String> = servers.map(Nats::url).collect();
         format!(
             "[nats]\nurl = \"{}\"\n[telemetry]\nlog_level = \"{level}\"\n{otlp}",
-            self.nats.url()
+            urls.join(",")
         )
     }
 

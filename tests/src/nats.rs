@@ -1,10 +1,10 @@
-//! A private `nats-server` with JetStream.
+//! A private `nats-server` with JetStream, alone or as a node of a private cluster.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::process::Process;
-use crate::{ports, wait};
+use crate::{http_client, ports, wait};
 
 /// One server; it keeps its port and its data over a restart.
 pub struct Nats {
@@ -12,6 +12,9 @@ pub struct Nats {
     pub process: Process,
     program: PathBuf,
     folder: PathBuf,
+    name: String,
+    /// Where a node of a cluster tells how it is.
+    monitor: Option<u16>,
 }
 
 /// The newest server, from `PLUGMESH_NATS_SERVER`, or fetched before into `.tools/`.
@@ -59,15 +62,57 @@ impl Nats {
 
     pub async fn start_program(folder: &Path, program: &Path) -> Self {
         let port = ports::free();
-        let process = spawn(folder, program, port);
-        let nats = Self {
-            port,
-            process,
-            program: program.to_owned(),
-            folder: folder.to_owned(),
-        };
+        let nats = Self::spawn_new(folder, program, "nats-server", port, None, "");
         nats.wait_ready().await;
         nats
+    }
+
+    /// Starts a cluster of so many nodes and waits until they form one.
+    pub async fn start_cluster(folder: &Path, nodes: usize) -> Vec<Self> {
+        let routes: Vec<u16> = (0..nodes).map(|_| ports::free()).collect();
+        let all: Vec<String> = routes
+            .iter()
+            .map(|port| format!("\"nats://127.0.0.1:{port}\""))
+            .collect();
+        let start = |(index, route): (usize, &u16)| {
+            let (port, monitor) = (ports::free(), ports::free());
+            let lines = format!(
+                "http: \"127.0.0.1:{monitor}\"\n\
+                 cluster {{ name: \"test\", listen: \"127.0.0.1:{route}\", routes: [{}] }}\n",
+                all.join(", ")
+            );
+            let name = format!("nats-server-{index}");
+            Self::spawn_new(folder, &newest(), &name, port, Some(monitor), &lines)
+        };
+        let cluster: Vec<Self> = routes.iter().enumerate().map(start).collect();
+        for node in &cluster {
+            node.wait_ready().await;
+        }
+        cluster
+    }
+
+    fn spawn_new(
+        folder: &Path,
+        program: &Path,
+        name: &str,
+        port: u16,
+        monitor: Option<u16>,
+        lines: &str,
+    ) -> Self {
+        let text = format!(
+            "listen: \"127.0.0.1:{port}\"\nserver_name: \"{name}\"\nwrite_deadline: \"2s\"\n\
+             jetstream {{ store_dir: {:?} }}\n{lines}",
+            folder.join(format!("{name}-data"))
+        );
+        std::fs::write(config(folder, name), text).expect("the server's configuration");
+        Self {
+            port,
+            process: spawn(folder, program, name),
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+            name: name.to_owned(),
+            monitor,
+        }
     }
 
     pub fn url(&self) -> String {
@@ -77,33 +122,35 @@ impl Nats {
     /// Starts it again on the same port with the same data.
     pub async fn restart(&mut self) {
         self.process.kill();
-        self.process = spawn(&self.folder, &self.program, self.port);
+        self.process = spawn(&self.folder, &self.program, &self.name);
         self.wait_ready().await;
     }
 
+    /// Waits until it takes connections and, as a node of a cluster, is at one with the others.
     async fn wait_ready(&self) {
         let address = ("127.0.0.1", self.port);
-        wait::until("nats-server listens", Duration::from_secs(20), || async {
+        let patience = Duration::from_secs(20);
+        wait::until("nats-server listens", patience, || async {
             tokio::net::TcpStream::connect(address).await.map(drop)
+        })
+        .await;
+        let Some(monitor) = self.monitor else { return };
+        let url = format!("http://127.0.0.1:{monitor}/healthz");
+        wait::until("the cluster is well", patience, || async {
+            let answer = http_client::get(&url).await?;
+            anyhow::ensure!(answer.status == 200, "{}", answer.body);
+            anyhow::Ok(())
         })
         .await;
     }
 }
 
-fn spawn(folder: &Path, program: &Path, port: u16) -> Process {
-    let config = folder.join("nats.conf");
-    let text = format!(
-        "listen: \"127.0.0.1:{port}\"\nserver_name: \"test\"\nwrite_deadline: \"2s\"\n\
-         jetstream {{ store_dir: {:?} }}\n",
-        folder.join("jetstream")
-    );
-    std::fs::write(&config, text).expect("the server's configuration");
-    let args = ["-c".to_owned(), config.display().to_string()];
-    Process::start(
-        "nats-server",
-        folder,
-        program,
-        &args,
-        &[("GOMAXPROCS", "1".to_owned())],
-    )
+fn config(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.conf"))
+}
+
+fn spawn(folder: &Path, program: &Path, name: &str) -> Process {
+    let args = ["-c".to_owned(), config(folder, name).display().to_string()];
+    let env = [("GOMAXPROCS", "1".to_owned())];
+    Process::start(name, folder, program, &args, &env)
 }

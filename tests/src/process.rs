@@ -172,3 +172,19 @@ pub fn resident_bytes(pid: u32) -> u64 {
         .unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }
+
+/// The parent of a process that runs.
+pub fn parent(pid: u32) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+    if field("State:")?.trim().starts_with('Z') {
+        return None;
+    }
+    field("PPid:")?.trim().parse().ok()
+}
+
+/// Open descriptors of a process.
+pub fn descriptors(pid: u32) -> u64 {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    entries.map_or(0, |entries| entries.count() as u64)
+}

@@ -11,6 +11,7 @@
 mod suite {
     mod attach_frames;
     mod bad_input;
+    mod chaos;
     mod cli;
     mod dev;
     mod end_to_end;
