@@ -259,7 +259,7 @@ async fn run_data(
     let plane = streams.plane.clone();
     tasks.spawn(
         "bus readiness",
-        follow_bus(bus.clone(), bus_ready, stop.clone()),
+        bus_ready.follow(bus.connected(), mesh_bus::NOT_CONNECTED, stop.clone()),
     );
     let address = sockets.for_plugins();
     let leaving = parts.stages.restarts.clone();
@@ -272,24 +272,6 @@ async fn run_data(
         agent: address,
     });
     servers.await
-}
-
-/// Keeps the readiness of the bus.
-async fn follow_bus(bus: Bus, ready: ReadyLatch, stop: CancellationToken) {
-    let mut connected = bus.connected();
-    loop {
-        if *connected.borrow_and_update() {
-            ready.set_ready();
-        } else {
-            ready.set_not_ready("the broker is not reachable; check nats.url");
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = connected.changed() => if changed.is_err() {
-                return;
-            },
-        }
-    }
 }
 
 /// The control thread.

@@ -60,6 +60,12 @@ pub struct Config {
     /// Sessions at once, and beside them subscriptions (2026-07-28) at once; further ones get 503.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_sessions: u32,
+    /// Requests that are worked on at once; further ones get 503.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_in_flight: u32,
+    /// Bytes of requests and answers that are held at once; further requests get 503. The last quarter
+    /// is for requests up to 64 KiB.
+    pub max_bytes_in_flight: ByteSize,
     /// Open connections; further ones wait in the system's queue.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: u32,
@@ -88,6 +94,8 @@ impl Default for Config {
             stall_timeout: HumanDuration::from_secs(30),
             session_idle: HumanDuration::from_secs(3_600),
             max_sessions: 10_000,
+            max_in_flight: 4_096,
+            max_bytes_in_flight: ByteSize::from_mib(256),
             max_connections: 16_384,
             drain_grace: HumanDuration::from_secs(10),
         }
@@ -134,6 +142,23 @@ impl Validate for Config {
             let remedy = "give at least 1KiB, such as 4MiB";
             mistakes.push(Mistake::new("gateway.max_body", "holds no request", remedy));
         }
+        let (body, room) = (self.max_body.get(), self.max_bytes_in_flight.get());
+        if room - room / 4 < body {
+            let problem = "holds no request of the size of gateway.max_body";
+            let remedy = format!(
+                "give at least {}",
+                ByteSize::from_bytes(body.saturating_mul(2))
+            );
+            mistakes.push(Mistake::new("gateway.max_bytes_in_flight", problem, remedy));
+        }
+        if self.max_in_flight == 0 {
+            let problem = "is 0, so no request would be taken";
+            mistakes.push(Mistake::new(
+                "gateway.max_in_flight",
+                problem,
+                "give at least 1",
+            ));
+        }
         mistakes
     }
 }
@@ -168,6 +193,8 @@ mod tests {
             allowed_origins: vec!["mesh.example".to_owned()],
             call_timeout: HumanDuration::from_secs(0),
             max_body: ByteSize::from_bytes(10),
+            max_bytes_in_flight: ByteSize::from_bytes(9),
+            max_in_flight: 0,
             ..Config::default()
         };
         let fields: Vec<String> = config
@@ -181,7 +208,9 @@ mod tests {
                 "gateway.allowed_hosts",
                 "gateway.allowed_origins",
                 "gateway.call_timeout",
-                "gateway.max_body"
+                "gateway.max_body",
+                "gateway.max_bytes_in_flight",
+                "gateway.max_in_flight"
             ]
         );
     }

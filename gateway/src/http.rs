@@ -9,5 +9,4 @@ pub mod intake;
 pub mod listener;
 pub mod origin;
 pub mod refusal;
-pub mod server;
-pub mod stall;
+pub mod room;

@@ -48,6 +48,8 @@ pub struct GatewayMetrics {
     pub subscriptions: Gauge,
     /// Open connections.
     pub connections: Gauge,
+    /// Bytes of requests and answers that are held.
+    pub bytes_in_flight: Gauge,
     /// Notifications that were left out because their client took none.
     pub notifications_dropped: Counter,
     revision: Gauge,
@@ -66,6 +68,7 @@ impl GatewayMetrics {
             sessions: Gauge::default(),
             subscriptions: Gauge::default(),
             connections: Gauge::default(),
+            bytes_in_flight: Gauge::default(),
             notifications_dropped: Counter::default(),
             revision: Gauge::default(),
             entries: Family::default(),
@@ -91,6 +94,11 @@ impl GatewayMetrics {
                 all.subscriptions,
             );
             registry.register("connections", "Connections that are open", all.connections);
+            registry.register(
+                "bytes_in_flight",
+                "Bytes of requests and answers that are held",
+                all.bytes_in_flight,
+            );
             registry.register(
                 "notifications_dropped",
                 "Notifications left out because their client took none",

@@ -4,16 +4,21 @@
 //! its router: limits of the runtime and not of the machine would bound one that steals work. What
 //! they share is read-only or lock-free, except for sessions, which may be used from any of them.
 
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use mesh_bus::{Bus, BusConfig, BusError};
 use mesh_core::table::Table;
+use mesh_runtime::http_server::{Ending, HttpLimits, serve};
 use mesh_runtime::net::BindError;
 use mesh_runtime::tasks::ThreadError;
 use mesh_runtime::{Context, ReadyLatch, Tasks, ThreadHandle, admin};
+use prometheus_client::metrics::gauge::Gauge;
 use router::{Router, RouterConfig, TableStore, TableStoreError};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -25,7 +30,7 @@ use crate::coordinator::{Coordinators, follow};
 use crate::http::body::Works;
 use crate::http::front::Front;
 use crate::http::listener;
-use crate::http::server::{Limits, serve};
+use crate::http::room::Room;
 use crate::mcp::notify::Notifier;
 use crate::mcp::sessions::Sessions;
 use crate::mcp::{Link, Parts, Shard, Shared};
@@ -34,6 +39,10 @@ use crate::publish::Publisher;
 
 /// Time that connections and sessions get to end once their work is done.
 const CLOSE: Duration = Duration::from_secs(2);
+
+/// Time in which the next request of a connection is still refused in words, before all that are open
+/// are closed: a client can't tell whether a request on a connection that just closes was processed.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// Why the gateway could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -83,9 +92,11 @@ struct Gateway {
     threads: Vec<ThreadHandle<Result<(), RunError>>>,
     sessions: Arc<Sessions>,
     work: Works,
-    /// No more connections are taken.
+    room: Room,
+    connections: Gauge,
+    /// No more connections and calls are taken.
     stop: CancellationToken,
-    /// Streams end.
+    /// Streams and connections end.
     close: CancellationToken,
     /// The shards' threads end.
     end: CancellationToken,
@@ -152,6 +163,10 @@ impl Gateway {
             async move { sessions.keep_alive(ending).await }
         });
 
+        let room = Room::new(
+            settings.max_bytes_in_flight.as_usize(),
+            metrics.bytes_in_flight.clone(),
+        );
         let mut gateway = Self {
             config,
             context,
@@ -159,6 +174,8 @@ impl Gateway {
             threads: Vec::new(),
             sessions,
             work: Works::default(),
+            room,
+            connections: metrics.connections,
             stop,
             close,
             end,
@@ -188,6 +205,7 @@ impl Gateway {
                 table: table.clone(),
                 sessions: Arc::clone(&self.sessions),
                 work: self.work.clone(),
+                room: self.room.clone(),
                 ready: self.context.readiness.latch(&part),
                 stop: self.stop.clone(),
                 close: self.close.clone(),
@@ -223,7 +241,8 @@ impl Gateway {
         broke.or(failed).map_or(Ok(()), Err)
     }
 
-    /// Takes no more connections, finishes what runs, closes streams and sessions, ends the threads.
+    /// Takes no more connections and calls, finishes what runs, closes streams and sessions, ends the
+    /// threads.
     async fn stop_in_order(&mut self, broken: bool) -> Option<RunError> {
         self.stop.cancel();
         let grace = self.config.gateway.drain_grace.get();
@@ -234,6 +253,9 @@ impl Gateway {
         }
         // They have been told already; some clients may not have taken it.
         let _ = timeout(CLOSE, subscriptions.idle()).await;
+        if !broken {
+            let _ = timeout(LINGER, self.no_connections()).await;
+        }
         self.close.cancel();
         self.sessions.close_all(CLOSE).await;
         self.end.cancel();
@@ -253,6 +275,15 @@ impl Gateway {
     }
 }
 
+impl Gateway {
+    /// Waits until the clients have closed their connections: each answer tells them to.
+    async fn no_connections(&self) {
+        while self.connections.get() > 0 {
+            tokio::time::sleep(LINGER / 20).await;
+        }
+    }
+}
+
 /// What one shard grows from.
 struct Seed {
     config: RunConfig,
@@ -262,6 +293,7 @@ struct Seed {
     table: watch::Receiver<Arc<Table>>,
     sessions: Arc<Sessions>,
     work: Works,
+    room: Room,
     ready: ReadyLatch,
     stop: CancellationToken,
     close: CancellationToken,
@@ -284,7 +316,8 @@ impl Seed {
         self.context.metrics.gauges("bus", bus.gauges());
         tasks.spawn(
             "nats readiness",
-            watch_bus(bus.connected(), self.ready, ending()),
+            self.ready
+                .follow(bus.connected(), mesh_bus::NOT_CONNECTED, tasks.token()),
         );
 
         let mut config = RouterConfig::new(settings.name.clone());
@@ -307,48 +340,34 @@ impl Seed {
             shard,
             self.sessions,
             routes.fallback(crate::http::front::no_such_path),
-            self.close,
+            self.close.clone(),
             self.work,
+            self.room,
         ));
         let connections = usize::try_from(settings.max_connections).unwrap_or(usize::MAX);
-        let limits = Limits {
-            connections: connections.div_ceil(usize::from(settings.shards)),
-            headers: settings.request_timeout.get(),
+        let limits = HttpLimits {
+            header_timeout: settings.request_timeout.get(),
             stall: settings.stall_timeout.get(),
+            connections: connections.div_ceil(usize::from(settings.shards)),
+            grace: CLOSE,
         };
+        let ending = Ending {
+            stop: self.stop,
+            close: self.close,
+        };
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let front = Arc::clone(&front);
+            async move { Ok::<_, Infallible>(front.answer(request).await) }
+        });
         let listener =
             tokio::net::TcpListener::from_std(self.listener).map_err(RunError::Listener)?;
         let open = self.shared.metrics.connections.clone();
         let served = tasks.child();
-        serve(listener, front, &served, self.stop, limits, open).await;
+        serve(listener, service, &served, ending, limits, open).await;
         // Answers and streams that are on their way need this runtime.
         self.end.cancelled().await;
-        served.join(CLOSE).await;
+        served.join(limits.grace).await;
         Ok(())
-    }
-}
-
-/// Says whether the connection to NATS stands.
-async fn watch_bus(
-    mut connected: watch::Receiver<bool>,
-    ready: ReadyLatch,
-    ending: impl Future<Output = ()>,
-) {
-    let watch = async {
-        loop {
-            if *connected.borrow_and_update() {
-                ready.set_ready();
-            } else {
-                ready.set_not_ready("not connected to NATS (nats.url); trying again");
-            }
-            if connected.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = watch => {}
-        () = ending => {}
     }
 }
 

@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 use crate::config::BusConfig;
 use crate::error::BusError;
 
+/// Why a process that needs the bus is not ready, while there is no connection.
+pub const NOT_CONNECTED: &str = "the broker is not reachable (nats.url); trying again";
+
 /// A dead peer is noticed after about three of these.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 

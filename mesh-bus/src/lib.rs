@@ -41,6 +41,7 @@ mod wire;
 
 pub use bus::Bus;
 pub use config::{BusConfig, BusLimits};
+pub use connect::NOT_CONNECTED;
 pub use driver::BusDriver;
 pub use error::{BusBusy, BusError};
 pub use event::{CallEvent, CallOutput};

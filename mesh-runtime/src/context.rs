@@ -22,11 +22,12 @@ impl Context {
     #[must_use]
     pub fn new(telemetry: Telemetry) -> Self {
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
+        let shutdown = Shutdown::new();
         tasks.register(&metrics);
         Self {
             tasks,
-            shutdown: Shutdown::new(),
-            readiness: Readiness::new(),
+            readiness: Readiness::until(shutdown.token()),
+            shutdown,
             metrics,
             telemetry,
         }

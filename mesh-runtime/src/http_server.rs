@@ -5,15 +5,20 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{BoxError, Router};
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::Tasks;
+use crate::stall::StallGuard;
 
 /// What one client may take.
 #[derive(Debug, Clone, Copy)]
@@ -21,9 +26,11 @@ pub struct HttpLimits {
     /// Time from the opening of a connection, or the end of its last request, to the end of the
     /// next one's headers.
     pub header_timeout: Duration,
+    /// Time that a client may take nothing of an answer.
+    pub stall: Duration,
     /// Open connections; further ones wait in the system's queue.
     pub connections: usize,
-    /// Time that open requests get when the server stops.
+    /// Time that open requests get when [`serve_http`] stops.
     pub grace: Duration,
 }
 
@@ -31,10 +38,20 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             header_timeout: Duration::from_secs(30),
+            stall: Duration::from_secs(30),
             connections: 16_384,
             grace: Duration::from_secs(5),
         }
     }
+}
+
+/// How a server is told to end.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// No more connections are taken.
+    pub stop: CancellationToken,
+    /// Open connections end with the answer that is on its way.
+    pub close: CancellationToken,
 }
 
 /// Serves HTTP/1.1 and HTTP/2 until `stop` is cancelled; then takes no new connections and gives
@@ -47,6 +64,40 @@ pub async fn serve_http(
     limits: HttpLimits,
 ) {
     let connections = tasks.child();
+    let ending = Ending {
+        close: stop.clone(),
+        stop,
+    };
+    let service = TowerToHyperService::new(router);
+    serve(
+        listener,
+        service,
+        &connections,
+        ending,
+        limits,
+        Gauge::default(),
+    )
+    .await;
+    connections.join(limits.grace).await;
+}
+
+/// Takes connections of HTTP/1.1 and HTTP/2 until it is told to stop. Returns without waiting for
+/// them: they are tasks of `tasks`, and counted in `open`.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    tasks: &Tasks,
+    ending: Ending,
+    limits: HttpLimits,
+    open: Gauge,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
     let permits = Arc::new(Semaphore::new(limits.connections));
     loop {
         let accepted = async {
@@ -55,22 +106,22 @@ pub async fn serve_http(
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
-            () = stop.cancelled() => break,
+            () = ending.stop.cancelled() => return,
             accepted = accepted => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
-                let (router, stop) = (router.clone(), stop.clone());
-                connections.spawn("http connection", async move {
-                    serve_connection(stream, router, stop, limits).await;
+                let (service, ending, open) = (service.clone(), ending.clone(), open.clone());
+                tasks.spawn("http connection", async move {
+                    open.inc();
+                    serve_connection(stream, service, ending, limits).await;
+                    open.dec();
                     drop(permit);
                 });
             }
             Err(error) => pause_after(&error).await,
         }
     }
-    drop(listener);
-    connections.join(limits.grace).await;
 }
 
 /// Errors of one connection cost nothing; those of the process (no more file descriptors) would make
@@ -88,19 +139,22 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    router: Router,
-    stop: CancellationToken,
-    limits: HttpLimits,
-) {
+async fn serve_connection<S, B>(stream: TcpStream, service: S, ending: Ending, limits: HttpLimits)
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was closed at once");
         return;
     }
     let spoke = tokio::select! {
         spoke = speaks_in_time(&stream, limits.header_timeout) => spoke,
-        () = stop.cancelled() => false,
+        () = ending.close.cancelled() => false,
     };
     if !spoke {
         return;
@@ -112,13 +166,13 @@ async fn serve_connection(
         .header_read_timeout(limits.header_timeout)
         .http2()
         .timer(TokioTimer::new())
+        .max_concurrent_streams(256)
         .keep_alive_interval(Duration::from_secs(20));
-    let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
+    let io = TokioIo::new(StallGuard::new(stream, limits.stall));
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = ending.close.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -127,6 +181,7 @@ async fn serve_connection(
         tracing::debug!(%error, "a connection ended with an error");
     }
 }
+
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

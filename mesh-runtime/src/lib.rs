@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod net;
 pub mod readiness;
 pub mod shutdown;
+mod stall;
 pub mod tasks;
 pub mod telemetry;
 pub mod trace;

@@ -1,9 +1,10 @@
-//! Readiness: a process is ready when each of its parts said so.
+//! Readiness: a process is ready when each of its parts said so, until it is to stop.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// What `/ready` tells of one part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,6 +31,7 @@ pub struct Report {
 pub struct Readiness {
     checks: Arc<Mutex<Vec<Check>>>,
     changed: watch::Sender<()>,
+    stopping: CancellationToken,
 }
 
 impl Default for Readiness {
@@ -37,6 +39,7 @@ impl Default for Readiness {
         Self {
             checks: Arc::default(),
             changed: watch::Sender::new(()),
+            stopping: CancellationToken::new(),
         }
     }
 }
@@ -46,6 +49,15 @@ impl Readiness {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// No parts yet; not ready from when `stopping` is cancelled.
+    #[must_use]
+    pub fn until(stopping: CancellationToken) -> Self {
+        Self {
+            stopping,
+            ..Self::default()
+        }
     }
 
     /// Adds a part that is not ready until its latch says so. Take all latches before the first
@@ -70,11 +82,18 @@ impl Readiness {
     /// How it stands.
     #[must_use]
     pub fn report(&self) -> Report {
-        let checks = self
+        let mut checks = self
             .checks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
+        if self.stopping.is_cancelled() {
+            checks.push(Check {
+                name: "running".to_owned(),
+                ready: false,
+                detail: "the process is stopping".to_owned(),
+            });
+        }
         Report {
             ready: checks.iter().all(|check| check.ready),
             checks,
@@ -85,7 +104,7 @@ impl Readiness {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
-        checks.iter().all(|check| check.ready)
+        !self.stopping.is_cancelled() && checks.iter().all(|check| check.ready)
     }
 
     /// Resolves once every part is ready.
@@ -134,6 +153,24 @@ impl ReadyLatch {
     pub fn set_not_ready(&self, detail: impl Into<String>) {
         self.readiness.set(self.index, false, detail.into());
     }
+
+    /// The part can work while a connection stands; `down` says why it can't otherwise. Returns once
+    /// nobody tells of the connection any more, or `stop` is cancelled.
+    pub async fn follow(self, mut up: watch::Receiver<bool>, down: &str, stop: CancellationToken) {
+        loop {
+            if *up.borrow_and_update() {
+                self.set_ready();
+            } else {
+                self.set_not_ready(down);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = up.changed() => if changed.is_err() {
+                    return;
+                },
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -178,5 +215,16 @@ mod tests {
         let wait = tokio::spawn(async move { waiting.ready().await });
         latch.set_ready();
         assert!(wait.await.is_ok());
+    }
+
+    #[test]
+    fn a_process_that_is_to_stop_is_not_ready() {
+        let stopping = CancellationToken::new();
+        let readiness = Readiness::until(stopping.clone());
+        assert!(readiness.is_ready());
+        stopping.cancel();
+        assert!(!readiness.is_ready());
+        let report = readiness.report();
+        assert!(!report.ready && report.checks[0].detail.contains("stopping"));
     }
 }

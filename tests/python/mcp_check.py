@@ -40,6 +40,8 @@ MANAGEMENT = {
 INVALID_PARAMS = -32602
 METHOD_NOT_FOUND = -32601
 RESOURCE_NOT_FOUND = -32002
+# The mesh.
+OVERLOADED = -32011
 
 
 class CheckFailed(Exception):
@@ -131,6 +133,14 @@ class Checks:
         tools = capabilities.tools
         expect(tools is not None and tools.list_changed, f"capabilities: {capabilities}")
         return f"{info.name} {info.version}, protocol {version}"
+
+    async def check_shed(self) -> str:
+        error = await error_of(self.client.call_tool("probe_echo", {"text": "x"}))
+        data = error.error.data or {}
+        expect(error.error.code == OVERLOADED, f"{error.error}")
+        expect(data.get("code") == "overloaded" and data.get("retry_after_ms", 0) > 0, f"{data}")
+        await self.client.list_tools()
+        return error.error.message
 
     async def check_list_tools(self) -> str:
         tools, pages = await self.pages(self.client.list_tools, "tools")
@@ -409,6 +419,9 @@ class Checks:
                     continue
                 check = getattr(self, name)
                 arguments: tuple[Any, ...] = ()
+                if short == "shed" and not only:
+                    # Only where somebody keeps the probe busy.
+                    continue
                 if short == "list_changed":
                     if not plugin and not wait:
                         continue

@@ -18,5 +18,6 @@ mod suite {
     mod faults;
     mod graph;
     mod new_plugin;
+    mod overload;
     mod trace;
 }

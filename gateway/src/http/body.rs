@@ -12,11 +12,23 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 
+use super::room::Ticket;
+
 /// The body of an answer.
 pub struct AnswerBody {
     source: Source,
+    /// Goes before the rest.
+    first: Option<Frame<Bytes>>,
     /// Kept until the body is sent.
-    _running: Option<Running>,
+    _kept: Option<Kept>,
+}
+
+/// What an answer keeps until it is sent.
+pub enum Kept {
+    /// It counts as work.
+    Running(Running),
+    /// It is a call's.
+    Ticket(Arc<Ticket>),
 }
 
 enum Source {
@@ -31,11 +43,16 @@ impl AnswerBody {
         Source::Full(Full::new(bytes.into())).into()
     }
 
-    /// Of the MCP library; `running` counts it as work until it is sent.
-    pub fn mcp(body: BoxBody<Bytes, Infallible>, running: Option<Running>) -> Self {
+    /// Of the MCP library; `first` was taken from it already, and `kept` is kept until it is sent.
+    pub fn mcp(
+        body: BoxBody<Bytes, Infallible>,
+        first: Option<Frame<Bytes>>,
+        kept: Option<Kept>,
+    ) -> Self {
         Self {
             source: Source::Mcp(body),
-            _running: running,
+            first,
+            _kept: kept,
         }
     }
 
@@ -49,7 +66,8 @@ impl From<Source> for AnswerBody {
     fn from(source: Source) -> Self {
         Self {
             source,
-            _running: None,
+            first: None,
+            _kept: None,
         }
     }
 }
@@ -62,6 +80,9 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         match &mut self.source {
             Source::Full(body) => Pin::new(body)
                 .poll_frame(context)
@@ -74,6 +95,9 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.first.is_some() {
+            return false;
+        }
         match &self.source {
             Source::Full(body) => body.is_end_stream(),
             Source::Mcp(body) => body.is_end_stream(),
@@ -82,6 +106,10 @@ impl Body for AnswerBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.first.is_some() {
+            // A stream of events has no size.
+            return SizeHint::default();
+        }
         match &self.source {
             Source::Full(body) => body.size_hint(),
             Source::Mcp(body) => body.size_hint(),

@@ -14,7 +14,8 @@ use super::body::AnswerBody;
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE");
 
 /// What pages may read of an answer beside its body.
-const EXPOSED: HeaderValue = HeaderValue::from_static("Mcp-Session-Id, MCP-Protocol-Version");
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("Mcp-Session-Id, MCP-Protocol-Version, Retry-After");
 
 /// A day, in seconds: what is allowed changes only with the configuration.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("86400");

@@ -6,24 +6,26 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
-use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Body;
+use hyper::body::{Body, Frame};
 use rmcp::model::{ErrorCode, RequestId};
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::body::{AnswerBody, Running, Works};
+use super::body::{AnswerBody, Kept, Works};
 use super::cors::{self, Page};
 use super::envelope::{self, Envelope, Kind};
 use super::intake;
 use super::origin::OriginCheck;
 use super::refusal::{Refusal, of_library};
+use super::room::{Room, Share, Ticket};
 use crate::Config;
 use crate::mcp::sessions::Sessions;
 use crate::mcp::{GatewayHandler, Shard};
@@ -32,6 +34,9 @@ use crate::mcp::{GatewayHandler, Shard};
 pub const MCP_PATH: &str = "/mcp";
 
 const ANY_ANSWER: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+
+/// Time for which the status of a call may be held back: a call that is shed is so within milliseconds.
+const FIRST_EVENTS: Duration = Duration::from_millis(250);
 
 /// The most that is read of an error of the library.
 const MAX_LINE: usize = 16 * 1024;
@@ -45,6 +50,8 @@ pub struct Front {
     max_body: usize,
     body_timeout: Duration,
     max_sessions: usize,
+    max_in_flight: usize,
+    room: Room,
     shard: Arc<Shard>,
     sessions: Arc<Sessions>,
     with_sessions: StreamableHttpService<GatewayHandler, Sessions>,
@@ -54,7 +61,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// `close` ends all streams; `work` counts what is running.
+    /// `close` ends all streams; `work` counts what is running, and `room` holds what it takes.
     #[must_use]
     pub fn new(
         config: &Config,
@@ -63,6 +70,7 @@ impl Front {
         admin: Router,
         close: CancellationToken,
         work: Works,
+        room: Room,
     ) -> Self {
         // The library's own checks of Host and size are off: both are done here, with clearer words.
         let library = StreamableHttpServerConfig::default()
@@ -77,6 +85,8 @@ impl Front {
             max_body: config.max_body.as_usize(),
             body_timeout: config.request_timeout.get(),
             max_sessions: usize::try_from(config.max_sessions).unwrap_or(usize::MAX),
+            max_in_flight: usize::try_from(config.max_in_flight).unwrap_or(usize::MAX),
+            room,
             with_sessions: StreamableHttpService::new(
                 move || Ok(GatewayHandler::for_session(Arc::clone(&one))),
                 Arc::clone(&sessions),
@@ -106,6 +116,7 @@ impl Front {
             intake::discard(request.into_body()).await;
             return self.refuse(error.into());
         }
+        let version = request.version();
         // Leave is given to no page that was not checked.
         let page = Page::of(request.headers()).filter(|_| must_check);
         let answered = match cors::preflight(request.method(), request.headers()) {
@@ -117,7 +128,16 @@ impl Front {
         if let Some(page) = page {
             page.allow(response.headers_mut());
         }
+        if self.is_stopping() && version < Version::HTTP_2 {
+            // HTTP/2 says it with a frame when the connection closes.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
         response
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.shard.shared.stopping.is_cancelled()
     }
 
     fn refuse(&self, refusal: Refusal) -> Response<AnswerBody> {
@@ -147,8 +167,9 @@ impl Front {
             return Err(refusal);
         }
         if parts.method == Method::POST {
-            let body = intake::read(body, self.max_body, self.body_timeout).await?;
-            return self.message(parts, body).await;
+            let share = self.room.share();
+            let body = intake::read(body, self.max_body, self.body_timeout, &share).await?;
+            return self.message(parts, body, share).await;
         }
         let ends = parts.method == Method::DELETE;
         let request = Request::from_parts(parts, Full::<Bytes>::default());
@@ -160,15 +181,24 @@ impl Front {
         self.finish(response, None, None).await
     }
 
-    async fn message(&self, parts: Parts, body: Bytes) -> Result<Response<AnswerBody>, Refusal> {
+    async fn message(
+        &self,
+        mut parts: Parts,
+        body: Bytes,
+        share: Share,
+    ) -> Result<Response<AnswerBody>, Refusal> {
         let envelope = envelope::read(&body)?;
         self.check_room(&envelope)?;
         check_cursor(&envelope)?;
-        let work = match envelope.method.as_deref() {
-            Some("subscriptions/listen") => &self.work.subscriptions,
-            _ => &self.work.calls,
+        let kept = match envelope.method.as_deref() {
+            Some("subscriptions/listen") => Kept::Running(self.work.subscriptions.begin()),
+            Some("tools/call" | "prompts/get" | "resources/read") => {
+                let ticket = Arc::new(Ticket::new(share, self.work.calls.begin()));
+                parts.extensions.insert(Arc::clone(&ticket));
+                Kept::Ticket(ticket)
+            }
+            _ => Kept::Running(self.work.calls.begin()),
         };
-        let running = Some(work.begin());
         let of_session = is_of_session(&envelope, &parts.headers);
         let request = Request::from_parts(parts, Full::new(body));
         let response = if of_session {
@@ -176,12 +206,22 @@ impl Front {
         } else {
             self.single.handle(request).await
         };
-        self.finish(response, envelope.id, running).await
+        self.finish(response, envelope.id, Some(kept)).await
     }
 
-    /// Sessions and subscriptions live long, and are bounded.
+    /// What runs is bounded, and so are sessions and subscriptions, which live long.
     fn check_room(&self, envelope: &Envelope) -> Result<(), Refusal> {
+        if envelope.kind == Kind::Request && self.is_stopping() {
+            return Err(Refusal::stopping().to(envelope.id.clone()));
+        }
         let full = |text| Err(Refusal::busy(text).to(envelope.id.clone()));
+        let running = self.work.calls.running();
+        if envelope.kind == Kind::Request && running >= self.max_in_flight {
+            return full(format!(
+                "{running} requests are being worked on, as many as gateway.max_in_flight allows: \
+                 try again later, or another gateway"
+            ));
+        }
         match envelope.method.as_deref() {
             Some("initialize") => self
                 .sessions
@@ -201,12 +241,12 @@ impl Front {
         }
     }
 
-    /// Makes the library's bare lines clear; `running` counts the answer as work until it is sent.
+    /// Makes the library's bare lines clear, and gives a call that was not processed its own status.
     async fn finish(
         &self,
         response: Response<http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>>,
         id: Option<RequestId>,
-        running: Option<Running>,
+        kept: Option<Kept>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let status = response.status();
         let is_json = response
@@ -220,8 +260,46 @@ impl Front {
                 .unwrap_or_default();
             return Err(of_library(status, &String::from_utf8_lossy(&text)).to(id));
         }
-        Ok(response.map(|body| AnswerBody::mcp(body, running)))
+        let (parts, mut body) = response.into_parts();
+        let mut first = None;
+        if let Some(Kept::Ticket(ticket)) = &kept {
+            if !is_json {
+                first = first_events(&mut body).await;
+            }
+            let refused = ticket.refused().and_then(Refusal::of_mesh);
+            if let Some(refusal) = refused {
+                return Ok(refusal.to(id).response());
+            }
+        }
+        Ok(Response::from_parts(
+            parts,
+            AnswerBody::mcp(body, first, kept),
+        ))
     }
+}
+
+/// Takes from a stream of events what tells how a call goes, while the status is not sent yet: the first
+/// event that says something, if it comes soon. The events of a session begin with one that says nothing.
+async fn first_events<B>(body: &mut B) -> Option<Frame<Bytes>>
+where
+    B: Body<Data = Bytes, Error = std::convert::Infallible> + Unpin,
+{
+    let mut taken = BytesMut::new();
+    let taking = async {
+        for _ in 0..2 {
+            let Some(Ok(frame)) = body.frame().await else {
+                return;
+            };
+            let data = frame.into_data().unwrap_or_default();
+            taken.extend_from_slice(&data);
+            if !data.starts_with(b"data: \n") {
+                return;
+            }
+        }
+    };
+    // A client needs the event that says nothing to come back after a lost connection.
+    let _ = timeout(FIRST_EVENTS, taking).await;
+    (!taken.is_empty()).then(|| Frame::data(taken.freeze()))
 }
 
 /// The MCP library reads a list's cursor that is no text as none, and would begin the list anew for

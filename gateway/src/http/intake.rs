@@ -10,6 +10,8 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use tokio::time::timeout;
 
+use super::room::{NoRoom, Share};
+
 /// The most that is taken of a body that is not wanted.
 const MOST_UNWANTED: usize = 32 << 20;
 
@@ -25,16 +27,33 @@ pub enum IntakeError {
     /// It did not come in time.
     #[error("the request body did not arrive within {0:?} (gateway.request_timeout)")]
     TooSlow(Duration),
+    /// The gateway holds so much already that there is no room for it.
+    #[error(
+        "the gateway holds {0} bytes of requests and answers, and has no room for this one \
+         (gateway.max_bytes_in_flight): try again later"
+    )]
+    Full(usize),
     /// The connection broke.
     #[error("the request body could not be read: {0}")]
     Broken(String),
 }
 
-/// Reads a body.
+impl From<NoRoom> for IntakeError {
+    fn from(NoRoom(held): NoRoom) -> Self {
+        Self::Full(held)
+    }
+}
+
+/// Reads a body; `share` holds what has come of it.
 ///
 /// # Errors
 /// [`IntakeError`], which names the setting.
-pub async fn read<B>(body: B, most: usize, time: Duration) -> Result<Bytes, IntakeError>
+pub async fn read<B>(
+    body: B,
+    most: usize,
+    time: Duration,
+    share: &Share,
+) -> Result<Bytes, IntakeError>
 where
     B: Body<Data = Bytes>,
     B::Error: std::error::Error,
@@ -57,6 +76,7 @@ where
             if size > most {
                 return Err(IntakeError::TooLarge(most));
             }
+            share.try_add(data.len())?;
             // Most requests come in one piece, which need not be copied.
             if first.is_none() && whole.is_empty() {
                 first = Some(data);
@@ -69,7 +89,7 @@ where
     };
     let read = timeout(time, reading).await;
     let read = read.unwrap_or(Err(IntakeError::TooSlow(time)));
-    if matches!(read, Err(IntakeError::TooLarge(_))) {
+    if matches!(read, Err(IntakeError::TooLarge(_) | IntakeError::Full(_))) {
         discard(body).await;
     }
     read
@@ -101,10 +121,16 @@ mod tests {
     use futures::stream;
     use http_body_util::{Full, StreamBody};
     use hyper::body::Frame;
+    use prometheus_client::metrics::gauge::Gauge;
 
+    use super::super::room::Room;
     use super::*;
 
     const SOON: Duration = Duration::from_secs(5);
+
+    fn room(most: usize) -> Share {
+        Room::new(most, Gauge::default()).share()
+    }
 
     fn parts(parts: &'static [&'static str]) -> impl Body<Data = Bytes, Error = Infallible> {
         let frames = parts
@@ -115,23 +141,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_put_together_within_the_bound() {
-        assert_eq!(
-            read(parts(&["ab", "cd", "e"]), 5, SOON).await.unwrap(),
-            "abcde"
-        );
-        assert_eq!(read(parts(&["ab"]), 5, SOON).await.unwrap(), "ab");
-        assert_eq!(read(parts(&[]), 5, SOON).await.unwrap(), "");
-        assert_eq!(
-            read(parts(&["abc", "def"]), 5, SOON).await,
-            Err(IntakeError::TooLarge(5))
-        );
+        let share = room(100);
+        let read = async |parts_of| read(parts(parts_of), 5, SOON, &share).await;
+        assert_eq!(read(&["ab", "cd", "e"]).await.unwrap(), "abcde");
+        assert_eq!(read(&["ab"]).await.unwrap(), "ab");
+        assert_eq!(read(&[]).await.unwrap(), "");
+        let too_large = Err(IntakeError::TooLarge(5));
+        assert_eq!(read(&["abc", "def"]).await, too_large);
         let known = Full::new(Bytes::from_static(b"abcdef"));
-        assert_eq!(read(known, 5, SOON).await, Err(IntakeError::TooLarge(5)));
+        assert_eq!(super::read(known, 5, SOON, &share).await, too_large);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_finds_no_room_is_given_up() {
+        let error = read(parts(&["abc", "def"]), 100, SOON, &room(5)).await;
+        assert_eq!(error, Err(IntakeError::Full(3)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_come_is_given_up() {
         let never = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
-        assert_eq!(read(never, 5, SOON).await, Err(IntakeError::TooSlow(SOON)));
+        assert_eq!(
+            read(never, 5, SOON, &room(5)).await,
+            Err(IntakeError::TooSlow(SOON))
+        );
     }
 }

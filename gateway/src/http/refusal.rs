@@ -1,14 +1,22 @@
 //! Answers to requests that do not reach the MCP server: one line each, in the form of a JSON-RPC
 //! error, so that an MCP client shows the reason.
 
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
+use mesh_core::error::{ErrorCode, MeshError, Processed};
 use rmcp::model::{ErrorCode as RpcCode, ErrorData, JsonRpcError, RequestId};
+use serde_json::Value;
 
 use super::body::AnswerBody;
 use super::envelope::NoMessage;
 use super::intake::IntakeError;
 use super::origin::NotAllowed;
+use crate::mcp::errors::rpc_error;
+
+/// When to try again, where nobody knows better.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A request that is not served, and why.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +31,8 @@ pub struct Refusal {
     pub id: Option<RequestId>,
     /// For 405: the methods that are allowed.
     pub allow: Option<&'static str>,
+    /// Of what was not processed: what programs need to know, and when to try again.
+    pub later: Option<Box<(Option<Value>, Duration)>>,
 }
 
 impl Refusal {
@@ -34,15 +44,42 @@ impl Refusal {
             message: message.into(),
             id: None,
             allow: None,
+            later: None,
         }
     }
 
-    /// The gateway has no room, for now.
+    /// The gateway itself has no room, for now.
     pub fn busy(message: impl Into<String>) -> Self {
-        let code = i32::try_from(mesh_core::error::ErrorCode::Overloaded.json_rpc());
+        Self::unavailable(MeshError::new(ErrorCode::Overloaded, message))
+    }
+
+    /// The gateway stops.
+    pub fn stopping() -> Self {
+        let text =
+            "this gateway is stopping and takes no new calls: send the request to another one";
+        Self::unavailable(MeshError::new(ErrorCode::Draining, text))
+    }
+
+    fn unavailable(error: MeshError) -> Self {
+        Self::later(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
+
+    /// An error of the mesh that says "not processed, try again later" is worth an HTTP status of its
+    /// own: 429 when the target sheds, 503 when there is none.
+    pub fn of_mesh(error: &MeshError) -> Option<Self> {
+        let status = error.code.http_status();
+        let passes = error.code.processed() == Processed::No && matches!(status, 429 | 503);
+        let status = StatusCode::from_u16(status).ok().filter(|_| passes)?;
+        Some(Self::later(status, error.clone()))
+    }
+
+    fn later(status: StatusCode, mut error: MeshError) -> Self {
+        let wait = *error.retry_after.get_or_insert(RETRY);
+        let error = rpc_error(&error);
         Self {
-            code: RpcCode(code.unwrap_or(RpcCode::INTERNAL_ERROR.0)),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+            code: error.code,
+            later: Some(Box::new((error.data, wait))),
+            ..Self::new(status, error.message)
         }
     }
 
@@ -65,6 +102,7 @@ impl Refusal {
             408 => "timeout",
             413 => "too_large",
             415 => "unsupported_media_type",
+            429 => "overloaded",
             503 => "busy",
             _ => "error",
         }
@@ -73,7 +111,11 @@ impl Refusal {
     /// The answer.
     #[must_use]
     pub fn response(self) -> Response<AnswerBody> {
-        let error = JsonRpcError::new(self.id, ErrorData::new(self.code, self.message, None));
+        let (data, retry_after) = match self.later {
+            Some(later) => (later.0, Some(later.1)),
+            None => (None, None),
+        };
+        let error = JsonRpcError::new(self.id, ErrorData::new(self.code, self.message, data));
         // The model holds nothing that JSON can't.
         let mut text = serde_json::to_vec(&error).unwrap_or_default();
         text.push(b'\n');
@@ -83,6 +125,11 @@ impl Refusal {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(wait) = retry_after {
+            // Whole seconds (RFC 9110, section 10.2.3); the body has it to the millisecond.
+            let seconds = u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response
     }
@@ -101,6 +148,7 @@ impl From<NotAllowed> for Refusal {
 impl From<IntakeError> for Refusal {
     fn from(error: IntakeError) -> Self {
         let status = match error {
+            IntakeError::Full(_) => return Self::busy(error.to_string()),
             IntakeError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             IntakeError::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             IntakeError::Broken(_) => StatusCode::BAD_REQUEST,
@@ -174,6 +222,36 @@ mod tests {
             body,
             "{\"jsonrpc\":\"2.0\",\"id\":3,\"error\":{\"code\":-32600,\"message\":\"no\"}}\n"
         );
+    }
+
+    #[tokio::test]
+    async fn what_may_be_sent_again_later_says_when_in_whole_seconds_and_in_milliseconds() {
+        let shed = MeshError::new(ErrorCode::Overloaded, "full");
+        let shed = shed.retry_after(Duration::from_millis(1_001));
+        let response = Refusal::of_mesh(&shed).unwrap().response();
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "2");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["error"]["code"], -32011);
+        assert_eq!(body["error"]["data"]["retry_after_ms"], 1_001);
+        let none = MeshError::new(ErrorCode::Unavailable, "none");
+        let response = Refusal::of_mesh(&none).unwrap().response();
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
+        assert_eq!(Refusal::stopping().response().status(), 503);
+    }
+
+    #[test]
+    fn what_was_or_may_have_been_processed_has_no_status_of_its_own() {
+        for code in ErrorCode::ALL {
+            let refusal = Refusal::of_mesh(&MeshError::new(*code, "text"));
+            if refusal.is_some() {
+                assert_eq!(code.processed(), Processed::No, "{code}");
+            }
+        }
+        let unknown = MeshError::new(ErrorCode::OutcomeUnknown, "text");
+        assert_eq!(Refusal::of_mesh(&unknown), None);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! A client's call to a plugin: out through the router, with progress and log lines on the way back,
 //! until its end or until the client no longer wants it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use http::request::Parts;
 use mesh_core::call::{Caller, TraceContext};
 use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_proto::common;
@@ -16,6 +19,7 @@ use super::errors::invalid_answer;
 use super::outbox::Outbox;
 use super::{Shard, logging};
 use crate::composite::Route;
+use crate::http::room::Ticket;
 
 /// A call that a client makes.
 pub struct Call<'a> {
@@ -100,12 +104,29 @@ pub async fn run(
     };
     let place = stream.served_by();
     outbox.flush().await;
-    ended
-        .map(|output| Served {
-            output,
-            place: place.clone(),
-        })
-        .map_err(|error| error.at(place))
+    let ticket = ticket(context);
+    match ended {
+        Ok(output) => {
+            if let Some(ticket) = ticket {
+                ticket.answered(output.payload.len());
+            }
+            Ok(Served { output, place })
+        }
+        Err(error) => {
+            let error = error.at(place.clone());
+            // What an error says of another plugin, the one that was called has only passed on.
+            let own = place.is_unknown() || error.place.plugin == place.plugin;
+            if let Some(ticket) = ticket.filter(|_| own) {
+                ticket.refuse(&error);
+            }
+            Err(error)
+        }
+    }
+}
+
+fn ticket(context: &RequestContext<RoleServer>) -> Option<&Ticket> {
+    let parts = context.extensions.get::<Parts>()?;
+    parts.extensions.get::<Arc<Ticket>>().map(AsRef::as_ref)
 }
 
 /// Turns what happens to a call into notifications.

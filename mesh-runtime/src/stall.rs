@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// A connection with a bound on the time that a write may wait.
-pub struct StallGuard<T> {
+pub(crate) struct StallGuard<T> {
     io: T,
     timeout: Duration,
     waiting: bool,
@@ -20,7 +20,7 @@ pub struct StallGuard<T> {
 
 impl<T> StallGuard<T> {
     /// Guards a connection. Call it within a Tokio runtime.
-    pub fn new(io: T, timeout: Duration) -> Self {
+    pub(crate) fn new(io: T, timeout: Duration) -> Self {
         Self {
             io,
             timeout,
