@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mesh_core::id::{NodeId, PluginName};
 use mesh_runtime::config::{Mistake, Validate};
-use mesh_runtime::{HumanDuration, MeshSection, NatsSection};
+use mesh_runtime::{HumanDuration, MeshSection, NatsSection, RouterSection};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -22,6 +22,8 @@ pub struct RunConfig {
     pub mesh: MeshSection,
     /// The broker between nodes.
     pub nats: NatsSection,
+    /// Which instance gets a plugin's call.
+    pub router: RouterSection,
     /// The agent.
     pub agent: Config,
 }
@@ -56,6 +58,9 @@ pub struct Config {
     /// Calls in flight to one instance, where its manifest allows no fewer.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_in_flight_per_instance: u32,
+    /// Time between two messages that tell the mesh how busy the plugins are and that this node is alive.
+    /// Over 250ms callers ask the node more often, and notice its loss later.
+    pub beacon_interval: HumanDuration,
     /// Time that running calls and plugins get to end when the agent stops or a plugin is unloaded.
     pub drain_grace: HumanDuration,
     /// What stands before each plugin's command: ties children to the agent's life.
@@ -110,6 +115,7 @@ impl Default for Config {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 7411)),
             max_in_flight: 4096,
             max_in_flight_per_instance: 1024,
+            beacon_interval: HumanDuration::from_millis(250),
             drain_grace: HumanDuration::from_secs(10),
             launcher: Vec::new(),
             plugins: Vec::new(),
@@ -169,6 +175,11 @@ impl Config {
         if self.coordinators.is_empty() {
             let problem = "it is empty, so the agent would join no mesh".to_owned();
             mistake("coordinators", problem, "give the address of a coordinator");
+        }
+        let interval = self.beacon_interval.get().as_millis();
+        if !(50..=10_000).contains(&interval) {
+            let problem = format!("it is {interval} ms");
+            mistake("beacon_interval", problem, "give from 50ms to 10s");
         }
         if let Err(why) = writable(&self.data_dir) {
             let remedy = "give a folder that this user can write";

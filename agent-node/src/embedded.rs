@@ -44,6 +44,8 @@ pub struct EmbeddedConfig {
     pub max_per_instance: u32,
     /// Time that running calls get when it or a plugin leaves.
     pub grace: Duration,
+    /// Time between two load beacons.
+    pub beacon_interval: Duration,
     /// The router of plugins' own calls; its name is the node's.
     pub router: RouterConfig,
 }
@@ -111,6 +113,7 @@ impl EmbeddedAgent {
         let beacons = Beacons {
             plane: streams.plane.clone(),
             bus,
+            interval: config.beacon_interval,
             generation: config.generation,
             book,
             roster: roster.clone(),

@@ -232,6 +232,9 @@ async fn run_data(
     parts.context.metrics.gauges("bus", bus.gauges());
     let exporting = parts.context.telemetry.is_exporting();
     let mut router_config = RouterConfig::new(agent.node.clone());
+    router_config.zone.clone_from(&agent.zone);
+    router_config.prefer = config.router.near();
+    router_config.patience = config.router.patience.get();
     router_config.tracing = exporting.then(|| Arc::new(Link) as Arc<dyn SpanLink>);
     let path = DataPath {
         plane: PlaneConfig {
@@ -321,6 +324,7 @@ async fn run_control(
     let beacons = Beacons {
         plane: side.plane,
         bus: side.bus,
+        interval: agent.beacon_interval.get(),
         generation: parts.generation,
         book: parts.book.clone(),
         roster: parts.roster.clone(),

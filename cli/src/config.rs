@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use mesh_bus::{BusConfig, BusError};
 use mesh_runtime::config::{ConfigErrors, Mistake, Sources, Validate, load_with};
-use mesh_runtime::{MeshSection, NatsSection, TelemetryConfig};
+use mesh_runtime::{MeshSection, NatsSection, RouterSection, TelemetryConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -23,6 +23,8 @@ pub struct Config {
     pub mesh: MeshSection,
     /// The broker that carries everything between nodes.
     pub nats: NatsSection,
+    /// Which instance gets a call, in gateways and agents alike.
+    pub router: RouterSection,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// The coordinator: registry, graph, routing table.
@@ -116,6 +118,7 @@ impl Config {
         agent_node::RunConfig {
             mesh: self.mesh.clone(),
             nats: self.nats.clone(),
+            router: self.router.clone(),
             agent: self.agent.clone(),
         }
     }
@@ -125,6 +128,7 @@ impl Config {
         gateway::RunConfig {
             mesh: self.mesh.clone(),
             nats: self.nats.clone(),
+            router: self.router.clone(),
             gateway: self.gateway.clone(),
         }
     }

@@ -54,7 +54,9 @@ impl PluginView {
             let route = InstanceRoute::try_from(instance);
             instances.push(route.map_err(|error| not_understood(&error))?);
         }
-        let best = instances.iter().min_by_key(|instance| instance.state.rank());
+        let best = instances
+            .iter()
+            .min_by_key(|instance| instance.state.rank());
         let (state, reason) = match best {
             _ if wire.unloaded => ("unloaded".to_owned(), String::new()),
             Some(best) if wire.disabled => ("disabled".to_owned(), best.reason.clone()),
@@ -123,4 +125,3 @@ impl PluginView {
             .collect()
     }
 }
-

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use mesh_core::id::NodeId;
 use mesh_runtime::config::{Mistake, Validate, schema};
-use mesh_runtime::{ByteSize, HumanDuration, MeshSection, NatsSection};
+use mesh_runtime::{ByteSize, HumanDuration, MeshSection, NatsSection, RouterSection};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,8 @@ pub struct Config {
     /// The gateway's name in the mesh.
     #[schemars(schema_with = "schema::name")]
     pub name: NodeId,
+    /// The zone that the gateway is in, such as a data centre; free form.
+    pub zone: String,
     /// When the plugin's name stands before the names of its tools and prompts.
     pub prefix: PrefixPolicy,
     /// Names that clients may call the gateway by (the `Host` header), without or with a port; "*"
@@ -83,6 +85,7 @@ impl Default for Config {
             coordinators: vec!["http://127.0.0.1:7400".to_owned()],
             data_dir: PathBuf::from(".plugmesh/gateway"),
             name: default_name(),
+            zone: String::new(),
             prefix: PrefixPolicy::default(),
             allowed_hosts: loopback("").to_vec(),
             allowed_origins: [loopback("http://"), loopback("https://")].concat(),
@@ -170,6 +173,8 @@ pub struct RunConfig {
     pub mesh: MeshSection,
     /// The broker.
     pub nats: NatsSection,
+    /// Which instance gets a call.
+    pub router: RouterSection,
     /// The gateway itself.
     pub gateway: Config,
 }

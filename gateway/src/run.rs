@@ -322,6 +322,9 @@ impl Seed {
 
         let mut config = RouterConfig::new(settings.name.clone());
         config.default_timeout = settings.call_timeout.get();
+        config.zone.clone_from(&settings.zone);
+        config.prefer = self.config.router.near();
+        config.patience = self.config.router.patience.get();
         if self.shared.exporting {
             config.tracing = Some(Arc::new(Link));
         }

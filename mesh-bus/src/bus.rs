@@ -1,6 +1,7 @@
 //! The handle that everybody holds.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_nats::Subject;
 use bytes::Bytes;
@@ -254,6 +255,19 @@ impl Bus {
         self.shared.carry_out(&mut effects);
     }
 
+    /// The nodes whose calls were ended because no sign of life came of them, and none came since: of
+    /// whoever else serves a call, these are the last choice.
+    #[must_use]
+    pub fn lost_nodes(&self) -> Vec<(NodeId, Generation)> {
+        self.shared.slots().peers.lost()
+    }
+
+    /// Counts up whenever [`Bus::lost_nodes`] changes; cheap enough to be asked for each call.
+    #[must_use]
+    pub fn lost_changes(&self) -> u64 {
+        self.shared.lost_changes.load(Ordering::Acquire)
+    }
+
     /// Takes the calls of one generation of a node. Returns when the subscription has landed, or at
     /// once when there is no connection yet (it lands with the connection then).
     ///
@@ -336,7 +350,10 @@ impl Bus {
     pub async fn loads(&self) -> Result<Loads, BusError> {
         let subject = subject::all_loads(&self.shared.mesh);
         let subscriber = self.subscribe(subject.as_str().into()).await?;
-        Ok(Loads { subscriber })
+        Ok(Loads {
+            shared: self.shared.clone(),
+            subscriber,
+        })
     }
 }
 

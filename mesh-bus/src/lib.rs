@@ -31,6 +31,7 @@ mod load;
 pub mod memory;
 mod node;
 mod outbox;
+mod peers;
 mod pending;
 mod shared;
 mod slot;

@@ -1,15 +1,21 @@
-//! Load beacons: how busy every instance is, about once a second, lossy.
+//! Load beacons: how busy every instance is, several times a second, lossy. Each is a sign of life of its
+//! node.
+
+use std::sync::Arc;
 
 use futures::StreamExt;
 use mesh_core::subject::parse_node_load;
 use mesh_proto::control::LoadBeacon;
 use prost::Message;
+use tokio::time::Instant;
 
 use crate::link::Subscriber;
+use crate::shared::Shared;
 
 /// The beacons of all nodes of the mesh.
 #[derive(Debug)]
 pub struct Loads {
+    pub(crate) shared: Arc<Shared>,
     pub(crate) subscriber: Subscriber,
 }
 
@@ -26,6 +32,9 @@ impl Loads {
                 Some((node, generation))
                     if node.as_str() == beacon.node && generation.0 == beacon.generation =>
                 {
+                    let now = self.shared.micros(Instant::now());
+                    let mut slots = self.shared.slots();
+                    slots.peers.heard_of(&node, generation, now);
                     return Some(beacon);
                 }
                 _ => {}

@@ -89,7 +89,8 @@ impl NodeInbox {
     /// - a `Credit` of 0 asks whether the node still knows the call (callers ask every few seconds,
     ///   and after a lost connection): answer it at once, however busy the plugin is, with a `Credit`
     ///   of 0 if so, else with the error OUTCOME_UNKNOWN. Without an answer to two in a row, or within
-    ///   a second after a lost connection, the caller takes the outcome for unknown;
+    ///   a second after a lost connection, the caller takes the outcome for unknown. Where neither
+    ///   replies nor beacons of the node come, it does so for all calls to it in less than a second;
     /// - a `Cancel` or `Chunk` of a call that the node does not know is left out.
     pub async fn recv(&mut self) -> Option<(NodeRequest, ReplyTo)> {
         loop {

@@ -1,7 +1,7 @@
 //! What the bus, its driver and its calls share.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::Subject;
@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub events: Arc<LinkEvents>,
     /// The driver's timer is to be set again.
     pub timer: Notify,
+    /// Counts up whenever a node with calls in flight is lost or found again.
+    pub lost_changes: Arc<AtomicU64>,
     slots: Mutex<Slots>,
     up: AtomicBool,
     up_sender: watch::Sender<bool>,
@@ -47,6 +49,7 @@ impl Shared {
             stats: BusStats::default(),
             events,
             timer: Notify::new(),
+            lost_changes: slots.peers.changes(),
             slots: Mutex::new(slots),
             up: AtomicBool::new(false),
             up_sender: watch::Sender::new(false),

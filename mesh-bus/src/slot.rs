@@ -71,6 +71,8 @@ pub(crate) struct Upload {
 pub(crate) struct Live {
     pub call_id: u64,
     pub target: Target,
+    /// The generation of a node that it goes to.
+    pub peer: usize,
     /// Where its frames go.
     pub subject: Subject,
     /// In the slots' microseconds, as all times here.
@@ -146,7 +148,7 @@ impl Live {
     pub fn new(
         call_id: u64,
         target: Target,
-        subject: Subject,
+        (peer, subject): (usize, Subject),
         now: u64,
         deadline: u64,
         limits: &BusLimits,
@@ -154,6 +156,7 @@ impl Live {
         Self {
             call_id,
             target,
+            peer,
             subject,
             deadline,
             ask_at: now + FIRST_ASK_US,
@@ -264,6 +267,11 @@ impl Live {
         } else {
             Ask::NodeAndSelf
         }
+    }
+
+    /// The node is asked for a sign of life by way of this call.
+    pub fn asked_for_node(&mut self) {
+        self.asked = true;
     }
 
     /// There is no connection: the question is put off. Once it is back, all calls are verified.

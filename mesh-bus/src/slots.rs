@@ -6,12 +6,12 @@
 //! memory on each time-out, and is slower.) Deadlines are kept here too: a scan over one array of
 //! numbers, when the earliest of them is due, instead of a timer for each call.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::task::Waker;
 
 use async_nats::{Message, StatusCode, Subject};
 use mesh_core::error::{ErrorCode, MeshError};
-use mesh_core::id::{Generation, MeshName, NodeId};
+use mesh_core::id::MeshName;
 use mesh_core::subject;
 use mesh_proto::control::NodeReply;
 use prost::Message as _;
@@ -19,14 +19,12 @@ use prost::Message as _;
 use crate::config::BusLimits;
 use crate::event::CallOutput;
 use crate::outbox::Frame;
+use crate::peers::{Peers, Verdict};
 use crate::slot::{Ask, Live, Step, Target, Upload};
 use crate::wire;
 
 /// Slots in the low bits of a token, how often it was renewed in the high ones.
 const INDEX_BITS: u32 = 20;
-
-/// Node subjects that are kept formed; beyond that the memory starts anew.
-const MAX_KNOWN_NODES: usize = 4_096;
 
 /// What a step of the slots wants done once they are unlocked: waking under the lock could run code
 /// that locks them again.
@@ -64,7 +62,8 @@ pub(crate) struct Slots {
     next_due: u64,
     free: Vec<usize>,
     last_id: u64,
-    nodes: HashMap<NodeId, (Generation, Subject)>,
+    /// Where the calls go.
+    pub peers: Peers,
     /// Calls whose payload has more to send; they take turns.
     uploads: VecDeque<(usize, u64)>,
     /// The driver has stopped: nothing would ever end a call.
@@ -78,13 +77,14 @@ pub(crate) struct Ticket {
     pub call_id: u64,
     pub reply: Subject,
     pub subject: Subject,
-    /// Its deadline is earlier than all others: the driver's timer is to be set again.
+    /// Something is due earlier than all else: the driver's timer is to be set again.
     pub earliest: bool,
 }
 
 impl Slots {
     pub fn new(mesh: MeshName, owner: u64, limits: BusLimits) -> Self {
         Self {
+            peers: Peers::new(mesh.clone()),
             mesh,
             owner,
             limits,
@@ -93,7 +93,6 @@ impl Slots {
             next_due: u64::MAX,
             free: Vec::new(),
             last_id: 0,
-            nodes: HashMap::new(),
             uploads: VecDeque::new(),
             closed: false,
         }
@@ -105,7 +104,7 @@ impl Slots {
     }
 
     pub fn next_due(&self) -> u64 {
-        self.next_due
+        self.next_due.min(self.peers.next_look())
     }
 
     /// Gives a call a slot; `None` when there are too many.
@@ -116,25 +115,24 @@ impl Slots {
         };
         self.last_id += 1;
         let call_id = self.last_id;
-        let node = self.node_subject(&target.node, target.generation);
+        let before = self.next_due();
+        let peer = self.peers.begin(&target.node, target.generation, now);
+        let node = peer.1.clone();
         let slot = self.slots.get_mut(index)?;
-        let live = Live::new(call_id, target, node.clone(), now, deadline, &self.limits);
+        let live = Live::new(call_id, target, peer, now, deadline, &self.limits);
         let next = live.due();
         slot.live = Some(live);
         let reply = slot.reply.clone();
         if let Some(due) = self.due.get_mut(index) {
             *due = next;
         }
-        let earliest = next < self.next_due;
-        if earliest {
-            self.next_due = next;
-        }
+        self.next_due = self.next_due.min(next);
         Some(Ticket {
             index,
             call_id,
             reply,
             subject: node,
-            earliest,
+            earliest: self.next_due() < before,
         })
     }
 
@@ -167,23 +165,6 @@ impl Slots {
             .into()
     }
 
-    fn node_subject(&mut self, node: &NodeId, generation: Generation) -> Subject {
-        if let Some((known, subject)) = self.nodes.get(node)
-            && *known == generation
-        {
-            return subject.clone();
-        }
-        if self.nodes.len() >= MAX_KNOWN_NODES {
-            self.nodes.clear();
-        }
-        let formed: Subject = subject::node_calls(&self.mesh, node, generation)
-            .as_str()
-            .into();
-        self.nodes
-            .insert(node.clone(), (generation, formed.clone()));
-        formed
-    }
-
     /// The call in a slot, if it is still that one.
     pub fn get(&mut self, index: usize, call_id: u64) -> Option<&mut Live> {
         let live = self.slots.get_mut(index)?.live.as_mut()?;
@@ -199,6 +180,7 @@ impl Slots {
     pub fn close(&mut self, index: usize, call_id: u64) -> Option<Frame> {
         let slot = self.slots.get_mut(index)?;
         let live = slot.live.take_if(|live| live.call_id == call_id)?;
+        self.peers.end(live.peer);
         let cancel = (!live.has_ended())
             .then(|| wire::cancel(&live, slot.reply.clone(), "the caller gave the call up"));
         if live.leaves_echoes() {
@@ -242,14 +224,23 @@ impl Slots {
             effects.late += u64::from(!missed);
             return;
         };
+        let peer = live.peer;
         let step = if missed {
+            self.peers.missed(peer, now);
             let step = live.on_no_responders(now);
             effects.no_responders += u64::from(step == Step::Ended);
             effects.unknown += u64::from(step == Step::Lost);
             step
         } else {
             match NodeReply::decode(message.payload) {
-                Ok(reply) if reply.call_id == live.call_id => live.on_reply(reply, now, &limits),
+                Ok(reply) if reply.call_id == live.call_id => {
+                    if wire::is_echo(&reply) {
+                        self.peers.echoed(peer, now);
+                    } else {
+                        self.peers.heard(peer, now);
+                    }
+                    live.on_reply(reply, now, &limits)
+                }
                 Ok(_) => {
                     effects.late += 1;
                     return;
@@ -330,6 +321,7 @@ impl Slots {
 
     /// Does what is due at `now`: ends calls, asks after calls if there is a connection.
     pub fn sweep(&mut self, now: u64, up: bool, effects: &mut Effects) {
+        self.sweep_peers(now, up, effects);
         let ripe: Vec<usize> = (self.due.iter().enumerate())
             .filter(|(_, due)| **due <= now)
             .map(|(index, _)| index)
@@ -384,6 +376,44 @@ impl Slots {
         self.next_due = self.due.iter().copied().min().unwrap_or(u64::MAX);
     }
 
+    /// Asks nodes that give no sign of life for one, and ends the calls to those that are lost.
+    fn sweep_peers(&mut self, now: u64, up: bool, effects: &mut Effects) {
+        let mut found = Vec::new();
+        self.peers.look(now, up, |peer, node, verdict| {
+            found.push((peer, node.clone(), verdict));
+        });
+        for (peer, node, verdict) in found {
+            let lost = match verdict {
+                Verdict::Ask => {
+                    self.ask_peer(peer, effects);
+                    continue;
+                }
+                Verdict::Silent => format!(
+                    "the node {node} is silent: neither it nor its beacons gave a sign of life; is \
+                     its agent running, and reachable?"
+                ),
+                Verdict::Gone => format!(
+                    "the node {node} has gone: nobody listens there any more; has its agent stopped?"
+                ),
+            };
+            self.end_matching(&lost, "the node is lost", |live| live.peer == peer, effects);
+        }
+    }
+
+    /// Asks a node after one of its calls; it need not be a particular one.
+    fn ask_peer(&mut self, peer: usize, effects: &mut Effects) {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let of_peer = |live: &&mut Live| live.peer == peer && !live.has_ended();
+            if let Some(live) = slot.live.as_mut().filter(of_peer) {
+                live.asked_for_node();
+                let send = &mut effects.send;
+                send.push(wire::credit(live, index, slot.reply.clone(), 0));
+                send.push(wire::echo(live, index, slot.reply.clone()));
+                return;
+            }
+        }
+    }
+
     /// Ends all calls to matching places with OUTCOME_UNKNOWN.
     pub fn end_where(
         &mut self,
@@ -391,16 +421,27 @@ impl Slots {
         mut gone: impl FnMut(&Target) -> bool,
         effects: &mut Effects,
     ) {
+        let why = "its instance is gone";
+        self.end_matching(message, why, |live| gone(&live.target), effects);
+    }
+
+    fn end_matching(
+        &mut self,
+        message: &str,
+        why: &'static str,
+        mut matches: impl FnMut(&Live) -> bool,
+        effects: &mut Effects,
+    ) {
         for index in 0..self.slots.len() {
             let Some(live) = self.slots.get(index).and_then(|slot| slot.live.as_ref()) else {
                 continue;
             };
-            if live.has_ended() || !gone(&live.target) {
+            if live.has_ended() || !matches(live) {
                 continue;
             }
             effects.unknown += 1;
             let error = live.error(ErrorCode::OutcomeUnknown, message);
-            self.abandon(index, Err(error), "its instance is gone", effects);
+            self.abandon(index, Err(error), why, effects);
         }
     }
 
@@ -419,6 +460,7 @@ impl Slots {
 
     /// Frames of any call may have been lost: each has a second to show a sign of life.
     pub fn verify_all(&mut self, now: u64) {
+        self.peers.reconnected(now);
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(live) = slot.live.as_mut().filter(|live| !live.has_ended()) else {
                 continue;

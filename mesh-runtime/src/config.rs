@@ -14,7 +14,9 @@ pub use load::{Sources, load, load_with};
 pub use mistake::{ConfigErrors, Mistake};
 pub use near::nearest;
 pub use reference::{Field, markdown, settings};
-pub use sections::{LogFormat, MeshSection, NatsSection, TelemetryConfig};
+pub use sections::{
+    LogFormat, MeshSection, NatsSection, Preference, RouterSection, TelemetryConfig,
+};
 pub use units::{ByteSize, HumanDuration, UnitError};
 
 /// What every name of an environment variable of a setting begins with.

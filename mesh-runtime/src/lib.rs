@@ -17,7 +17,9 @@ pub mod tasks;
 pub mod telemetry;
 pub mod trace;
 
-pub use config::{ByteSize, HumanDuration, MeshSection, NatsSection, TelemetryConfig};
+pub use config::{
+    ByteSize, HumanDuration, MeshSection, NatsSection, Preference, RouterSection, TelemetryConfig,
+};
 pub use context::Context;
 pub use metrics::Metrics;
 pub use readiness::{Readiness, ReadyLatch};

@@ -79,6 +79,7 @@ impl Inner {
             seed: self.next_seed(),
         };
         let table = self.table.borrow();
+        self.flights.note_lost(&self.bus, &table);
         select(&table, &wish, &|instance| {
             self.flights.signal(instance, now)
         })

@@ -9,10 +9,14 @@ use mesh_core::table::Table;
 use mesh_proto::control::LoadBeacon;
 use tokio::time::{Instant, sleep};
 
+use crate::flight::Report;
 use crate::router::{BEACON_LIFE, Inner, NodeLoad};
 
 /// How often silent nodes are looked for.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Time between the beacons of agents that do not say it.
+const UNSAID: Duration = Duration::from_secs(1);
 
 /// The task behind a [`crate::Router`]: ends calls to instances that are gone, listens to loads.
 #[derive(Debug)]
@@ -92,10 +96,19 @@ fn heard(inner: &Inner, beacon: LoadBeacon) {
         // A ghost.
         return;
     }
+    let interval = match beacon.interval_ms {
+        0 => UNSAID,
+        ms => Duration::from_millis(ms.into()),
+    };
     for load in &beacon.instances {
         if let Ok(instance) = InstanceId::from_bytes(&load.instance) {
-            let latency = Duration::from_micros(load.latency_us);
-            inner.flights.heard(instance, load.in_flight, latency);
+            let report = Report {
+                in_flight: load.in_flight,
+                latency: Duration::from_micros(load.latency_us),
+                unresponsive: load.unresponsive,
+                interval,
+            };
+            inner.flights.heard(instance, report);
         }
     }
     loads.retain(|_, load| load.heard.elapsed() < BEACON_LIFE);

@@ -2,22 +2,25 @@
 //! calls take, and whether it should be left out.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mesh_bus::Bus;
 use mesh_core::budget::RetryBudget;
 use mesh_core::id::InstanceId;
 use mesh_core::outlier::{Outcome, Outlier, may_eject};
 use mesh_core::select::{Health, Signal};
-use mesh_core::table::Table;
+use mesh_core::table::{InstanceRoute, Table};
 use tokio::time::Instant;
 
 /// A measured latency is worth something for so long: an instance that was slow once and got no more
 /// calls is to be tried again.
 const LATENCY_LIFE: Duration = Duration::from_secs(10);
 
-/// A node that was not heard for so long is silent: three beacons and a half.
-const SILENCE: Duration = Duration::from_millis(3_500);
+/// A node of which so many beacons did not come is silent, but never in less than so long.
+const MISSED_BEACONS: u32 = 4;
+const SILENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 struct Busy {
@@ -31,15 +34,20 @@ struct Busy {
     outlier: Outlier,
     /// It refused a call: until then it is a bad choice.
     refused_until: Option<Instant>,
-    /// When its node's last beacon came.
+    /// When its node's last beacon came, and how long after that the node is silent.
     heard: Option<Instant>,
+    patience: Duration,
     /// Its node was heard before and is not any more.
     silent: bool,
+    /// Calls to its node were ended for want of a sign of life.
+    lost: bool,
+    /// Its agent says that it does not answer.
+    unresponsive: bool,
 }
 
 impl Busy {
     fn signal(&self, now: Instant, started: Instant) -> Signal {
-        let health = if self.silent {
+        let health = if self.silent || self.lost || self.unresponsive {
             Health::Silent
         } else if self.outlier.is_out(now - started) {
             Health::Ejected
@@ -69,9 +77,21 @@ impl Busy {
     }
 }
 
+/// What a beacon says of one instance.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Report {
+    pub in_flight: u32,
+    pub latency: Duration,
+    pub unresponsive: bool,
+    /// Time until the next one.
+    pub interval: Duration,
+}
+
 #[derive(Debug)]
 struct Shared {
     started: Instant,
+    /// The state of the bus's list of lost nodes that is noted here.
+    lost_changes: AtomicU64,
     book: Mutex<Book>,
 }
 
@@ -129,6 +149,7 @@ impl Flights {
     pub fn new() -> Self {
         Self(Arc::new(Shared {
             started: Instant::now(),
+            lost_changes: AtomicU64::new(0),
             book: Mutex::default(),
         }))
     }
@@ -196,11 +217,13 @@ impl Flights {
     /// An instance has said how many calls it has and how long they take. Of those calls that are not
     /// this router's own one is left out: a beacon is old when it comes, and a call that has ended
     /// meanwhile shall not make the instance look busy for as long.
-    pub fn heard(&self, instance: InstanceId, in_flight: u32, latency: Duration) {
+    pub fn heard(&self, instance: InstanceId, report: Report) {
         let mut book = self.lock();
         let busy = book.instances.entry(instance).or_default();
-        busy.others = in_flight.saturating_sub(busy.own).saturating_sub(1);
-        busy.reported = latency;
+        busy.others = report.in_flight.saturating_sub(busy.own).saturating_sub(1);
+        busy.reported = report.latency;
+        busy.unresponsive = report.unresponsive;
+        busy.patience = SILENCE.max(report.interval * MISSED_BEACONS);
         busy.heard = Some(Instant::now());
         busy.silent = false;
     }
@@ -208,12 +231,38 @@ impl Flights {
     /// Notes whose node has fallen silent. If no node at all is heard, it is this process that hears
     /// nothing.
     pub fn note_silence(&self, now: Instant) {
-        let is_silent = |heard: Instant| now.saturating_duration_since(heard) >= SILENCE;
+        let is_silent = |busy: &Busy| {
+            let silent = |heard| now.saturating_duration_since(heard) >= busy.patience;
+            busy.heard.is_some_and(silent)
+        };
         let mut book = self.lock();
-        let all = book.instances.values_mut();
-        let deaf = all.filter_map(|busy| busy.heard).all(is_silent);
+        let mut heard = book.instances.values().filter(|busy| busy.heard.is_some());
+        let deaf = heard.all(is_silent);
         for busy in book.instances.values_mut() {
-            busy.silent = !deaf && busy.heard.is_some_and(is_silent);
+            busy.silent = !deaf && is_silent(busy);
+        }
+    }
+
+    /// Notes which nodes the bus has lost, when that has changed since it was noted.
+    pub fn note_lost(&self, bus: &Bus, table: &Table) {
+        let changes = bus.lost_changes();
+        if self.0.lost_changes.swap(changes, Ordering::Relaxed) == changes {
+            return;
+        }
+        let lost = bus.lost_nodes();
+        let mut book = self.lock();
+        for busy in book.instances.values_mut() {
+            busy.lost = false;
+        }
+        if lost.is_empty() {
+            return;
+        }
+        let there = |route: &&InstanceRoute| {
+            let mut lost = lost.iter();
+            lost.any(|(node, generation)| *node == route.node && *generation == route.generation)
+        };
+        for route in table.instances().filter(there) {
+            book.instances.entry(route.instance).or_default().lost = true;
         }
     }
 
@@ -235,6 +284,15 @@ mod tests {
         InstanceId::new(u64::from(n), [n; 10])
     }
 
+    fn says(in_flight: u32, latency: Duration) -> Report {
+        Report {
+            in_flight,
+            latency,
+            interval: Duration::from_secs(1),
+            ..Report::default()
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn own_calls_count_while_they_live_and_others_by_beacon() {
         let flights = Flights::new();
@@ -246,9 +304,9 @@ mod tests {
             flights.begin(id(1), true, now),
         );
         assert_eq!((calls(1), calls(2)), (2, 0));
-        flights.heard(id(1), 10, MS);
+        flights.heard(id(1), says(10, MS));
         assert_eq!(calls(1), 2 + 7);
-        flights.heard(id(1), 3, MS);
+        flights.heard(id(1), says(3, MS));
         assert_eq!(calls(1), 2);
         flights.refused(id(1), now + 5 * MS);
         assert_eq!(health(1, now), Health::Refusing);
@@ -264,7 +322,7 @@ mod tests {
         let flights = Flights::new();
         let now = Instant::now();
         let latency = |now| flights.signal(id(1), now).latency;
-        flights.heard(id(1), 0, 3 * MS);
+        flights.heard(id(1), says(0, 3 * MS));
         assert_eq!(latency(now), 3 * MS);
         flights
             .begin(id(1), true, now)
@@ -321,19 +379,39 @@ mod tests {
             flights.signal(id(n), now).health == Health::Silent
         };
         let _never_heard = flights.begin(id(3), true, Instant::now());
-        flights.heard(id(1), 0, MS);
+        flights.heard(id(1), says(0, MS));
         for _ in 0..4 {
             assert!(!silent(1) && !silent(2) && !silent(3));
             tokio::time::advance(Duration::from_secs(1)).await;
-            flights.heard(id(2), 0, MS);
+            flights.heard(id(2), says(0, MS));
         }
         assert!(silent(1) && !silent(2) && !silent(3));
         // Nobody is heard: that says nothing of a node.
-        tokio::time::advance(SILENCE).await;
+        tokio::time::advance(Duration::from_secs(4)).await;
         assert!(!silent(1) && !silent(2));
-        flights.heard(id(2), 0, MS);
+        flights.heard(id(2), says(0, MS));
         assert!(silent(1));
-        flights.heard(id(1), 0, MS);
+        flights.heard(id(1), says(0, MS));
         assert!(!silent(1));
+        // Where beacons come more often, a second without one is enough.
+        let often = Report {
+            interval: Duration::from_millis(250),
+            ..says(0, MS)
+        };
+        flights.heard(id(1), often);
+        tokio::time::advance(SILENCE).await;
+        assert!(silent(1) && !silent(2));
+        // And one whose agent says that it hangs is as good as silent.
+        flights.heard(id(1), often);
+        assert!(!silent(1));
+        let unresponsive = true;
+        flights.heard(
+            id(1),
+            Report {
+                unresponsive,
+                ..often
+            },
+        );
+        assert!(silent(1));
     }
 }

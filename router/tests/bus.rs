@@ -201,6 +201,7 @@ fn beacon(n: u8, in_flight: u32) -> LoadBeacon {
     LoadBeacon {
         node: format!("node-{n}"),
         generation: 1,
+        interval_ms: 0,
         instances: vec![InstanceLoad {
             instance: instance(n).as_bytes().to_vec().into(),
             in_flight,

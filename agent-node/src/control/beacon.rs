@@ -1,5 +1,6 @@
-//! Load beacons: how busy every instance is, about once a second.
+//! Load beacons: how busy every instance is, several times a second, and that the agent is alive.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use mesh_bus::Bus;
@@ -13,9 +14,10 @@ use crate::data::Plane;
 use crate::launch::LaunchBook;
 use crate::metrics::AgentMetrics;
 use crate::roster::{Instances, Roster};
-use crate::supervisor::UsageMeter;
+use crate::supervisor::{Usage, UsageMeter};
 
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked what the processes use; that costs more than all else of a beacon.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What beacons are made of.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(crate) struct Beacons {
     pub(crate) plane: Plane,
     /// Where they are published.
     pub(crate) bus: Bus,
+    /// Time between two of them.
+    pub(crate) interval: Duration,
     /// This generation of the node.
     pub(crate) generation: Generation,
     /// The processes.
@@ -38,7 +42,9 @@ impl Beacons {
     /// Publishes beacons until `stop` is cancelled, and keeps the gauge of instances.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut meter = UsageMeter::default();
-        let mut ticks = tokio::time::interval(INTERVAL);
+        let mut used = HashMap::new();
+        let mut look_at = Instant::now();
+        let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -47,13 +53,17 @@ impl Beacons {
                 _ = ticks.tick() => {}
             }
             self.metrics.plugins(&by_phase(&self.roster.now()));
-            self.publish(&mut meter);
+            let now = Instant::now();
+            if now >= look_at {
+                look_at = now + LOOK;
+                used = meter.look(&self.book.processes(), now);
+            }
+            self.publish(&used);
         }
     }
 
-    fn publish(&self, meter: &mut UsageMeter) {
+    fn publish(&self, used: &HashMap<InstanceId, Usage>) {
         let mut instances = self.plane.loads();
-        let used = meter.look(&self.book.processes(), Instant::now());
         for load in &mut instances {
             let instance = InstanceId::from_bytes(&load.instance).ok();
             if let Some(usage) = instance.and_then(|instance| used.get(&instance)) {
@@ -65,6 +75,7 @@ impl Beacons {
             node: self.plane.node().to_string(),
             generation: self.generation.0,
             instances,
+            interval_ms: u32::try_from(self.interval.as_millis()).unwrap_or(0),
         };
         self.bus
             .publish_load(self.plane.node(), self.generation, &beacon);

@@ -54,6 +54,7 @@ impl Load {
             shed: self.shed,
             memory_bytes: 0,
             cpu_millis: 0,
+            unresponsive: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use async_nats::{Message, StatusCode};
 use bytes::Bytes;
-use mesh_core::id::InstanceId;
+use mesh_core::id::{Generation, InstanceId, NodeId};
 use mesh_proto::common;
 use mesh_proto::control::{NodeRequest, node_reply, node_request};
 
@@ -72,6 +72,14 @@ fn nobody(slots: &mut Slots, reply: &Subject, now: u64) -> Effects {
 }
 
 fn sweep(slots: &mut Slots, now: u64) -> Effects {
+    // Each node shows a sign of life, so that only the calls themselves are asked after.
+    slots
+        .peers
+        .heard_of(&NodeId::new("a").unwrap(), Generation(1), now);
+    sweep_in_silence(slots, now)
+}
+
+fn sweep_in_silence(slots: &mut Slots, now: u64) -> Effects {
     let mut effects = Effects::default();
     slots.sweep(now, true, &mut effects);
     effects
@@ -251,6 +259,49 @@ fn a_node_that_answers_no_question_is_silent_after_two() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn all_calls_to_a_silent_node_end_after_one_question_and_those_to_others_go_on() {
+    let mut slots = slots();
+    let calls = [open(&mut slots, 0), open(&mut slots, 0)];
+    let other = Target {
+        node: NodeId::new("b").unwrap(),
+        generation: Generation(1),
+        instance: InstanceId::new(2, [0; 10]),
+    };
+    let other = slots.open(other, 0, 30 * SECOND).unwrap();
+    let alive = |slots: &mut Slots, now| reply(slots, &other, now, known());
+    assert_eq!(slots.next_due(), 300_000);
+    alive(&mut slots, 290_000);
+    let question = sweep_in_silence(&mut slots, 300_000);
+    assert_eq!(
+        question.send.len(),
+        2,
+        "one question, one message to oneself"
+    );
+    assert_eq!(echo(&mut slots, question, 301_000), 1);
+    alive(&mut slots, 580_000);
+    let end = sweep_in_silence(&mut slots, 701_000);
+    assert_eq!(end.unknown, 2);
+    let cancels = end.send.iter().filter(|frame| frame.reply.is_some());
+    assert!(
+        cancels
+            .map(body)
+            .all(|body| matches!(body, node_request::Body::Cancel(_)))
+    );
+    for call in &calls {
+        match take(&mut slots, call) {
+            Some(CallEvent::End(Err(error))) => {
+                assert_eq!(error.code, ErrorCode::OutcomeUnknown);
+                assert!(error.message.contains("node a is silent"), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+        close(&mut slots, call);
+    }
+    assert_eq!(error(&mut slots, &other), None);
+    assert_eq!(slots.peers.lost().len(), 1);
 }
 
 #[test]
@@ -466,7 +517,7 @@ fn deadlines_are_kept_in_order_and_cancel_at_the_node() {
         close(&mut slots, &call);
     }
     assert_eq!(slots.live(), 0);
-    sweep(&mut slots, 600);
+    sweep(&mut slots, SECOND);
     assert_eq!(slots.next_due(), u64::MAX);
 }
 

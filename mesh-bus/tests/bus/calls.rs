@@ -329,7 +329,7 @@ async fn every_caller_hears_every_beacon_and_its_own_replies_only() {
     let beacon = mesh_proto::control::LoadBeacon {
         node: "a".to_owned(),
         generation: 1,
-        instances: Vec::new(),
+        ..mesh_proto::control::LoadBeacon::default()
     };
     let lie = mesh_proto::control::LoadBeacon {
         node: "b".to_owned(),
@@ -367,8 +367,10 @@ async fn a_call_to_a_node_that_fell_silent_ends_soon_and_one_to_a_slow_plugin_do
     assert_eq!(error.code, ErrorCode::OutcomeUnknown, "{error}");
     assert!(error.message.contains("b is silent"), "{error}");
     let took = begun.elapsed();
-    assert!(took > Duration::from_millis(2_900), "{took:?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took > Duration::from_millis(650), "{took:?}");
+    // Nominally 0.71 s; a busy machine may be late.
+    assert!(took < Duration::from_millis(1_500), "{took:?}");
+    assert_eq!(caller.lost_nodes(), [(node("b"), Generation(1))]);
     let more = tokio::time::timeout(Duration::from_secs(3), finish(slow)).await;
     assert!(more.is_err(), "{more:?}");
 }

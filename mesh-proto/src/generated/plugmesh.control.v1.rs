@@ -237,7 +237,8 @@ pub mod node_reply {
         Credit(super::super::super::common::v1::Credit),
     }
 }
-/// LoadBeacon is what an agent publishes about once a second, on core NATS; it may be lost.
+/// LoadBeacon is what an agent publishes several times a second, on core NATS; it may be lost. It is a
+/// sign of life, too.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LoadBeacon {
     /// The node.
@@ -249,6 +250,9 @@ pub struct LoadBeacon {
     /// Its instances.
     #[prost(message, repeated, tag = "3")]
     pub instances: ::prost::alloc::vec::Vec<InstanceLoad>,
+    /// Milliseconds until the next beacon; 0: about a second.
+    #[prost(uint32, tag = "4")]
+    pub interval_ms: u32,
 }
 /// InstanceLoad is how busy one instance is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -271,12 +275,15 @@ pub struct InstanceLoad {
     /// Resident memory of the process in bytes; 0: not known.
     #[prost(uint64, tag = "6")]
     pub memory_bytes: u64,
-    /// Processor time that the process used since the last beacon, in thousandths of a core.
+    /// Processor time that the process used during the last second or so, in thousandths of a core.
     #[prost(uint32, tag = "7")]
     pub cpu_millis: u32,
     /// Calls shed since the instance attached.
     #[prost(uint64, tag = "8")]
     pub shed: u64,
+    /// The plugin works on calls, is silent, and has not answered when it was asked whether it is alive.
+    #[prost(bool, tag = "9")]
+    pub unresponsive: bool,
 }
 /// AgentFrame goes from an agent to the coordinator.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use mesh_core::id::MeshName;
+use mesh_core::select::Near;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::units::HumanDuration;
 
 /// `[mesh]`: which mesh this process belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -36,6 +39,55 @@ impl Default for NatsSection {
             url: "nats://127.0.0.1:4222".to_owned(),
             credentials: None,
         }
+    }
+}
+
+/// What makes an instance preferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Preference {
+    /// It runs on the caller's own node.
+    Node,
+    /// Its node is in the caller's zone.
+    Zone,
+}
+
+impl From<Preference> for Near {
+    fn from(preference: Preference) -> Self {
+        match preference {
+            Preference::Node => Self::Node,
+            Preference::Zone => Self::Zone,
+        }
+    }
+}
+
+/// `[router]`: which instance gets a call, in gateways and agents alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouterSection {
+    /// Which instances go before others, the most preferred first; empty: none. One that is at its
+    /// limit or fails calls gives way.
+    #[schemars(length(max = 2))]
+    pub prefer: Vec<Preference>,
+    /// For how long a call is kept, within its own time, when the broker or all its instances are gone:
+    /// they may be about to come back.
+    pub patience: HumanDuration,
+}
+
+impl Default for RouterSection {
+    fn default() -> Self {
+        Self {
+            prefer: vec![Preference::Node, Preference::Zone],
+            patience: HumanDuration::from_secs(3),
+        }
+    }
+}
+
+impl RouterSection {
+    /// The preferences, as selection takes them.
+    #[must_use]
+    pub fn near(&self) -> Vec<Near> {
+        self.prefer.iter().copied().map(Near::from).collect()
     }
 }
 
