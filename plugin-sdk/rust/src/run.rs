@@ -150,8 +150,12 @@ impl Subscriber {
                 });
                 crate::telemetry::layer(exporter).with_filter(wanted)
             });
-            // It fails when the program has a subscriber, which then is the one to use.
-            let _ = tracing::subscriber::set_global_default(registry.with(spans));
+            // It fails when the program has a subscriber, which then is the one to use. An absent layer
+            // would make libraries create spans that nobody looks at.
+            let _ = match spans {
+                Some(spans) => tracing::subscriber::set_global_default(registry.with(spans)),
+                None => tracing::subscriber::set_global_default(registry),
+            };
             Self { exporter }
         }
         #[cfg(not(feature = "otel"))]
