@@ -37,7 +37,7 @@ fn follow_up(live: &Live, index: usize, reply: Subject, body: node_request::Body
 pub(crate) fn call(ticket: &Ticket, instance: Bytes, call: common::Call) -> Frame {
     let call = NodeCall {
         instance,
-        call: Some(call),
+        call: Some(call.into()),
     };
     Frame {
         subject: ticket.subject.clone(),

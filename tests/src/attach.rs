@@ -38,7 +38,7 @@ impl RawPlugin {
     pub async fn attach(url: &str, name: &str, tools: &[&str]) -> Self {
         let mut plugin = Self::connect(url).await;
         plugin
-            .send(0, plugin_frame::Body::Hello(hello(name, tools)))
+            .send(0, plugin_frame::Body::Hello(hello(name, tools).into()))
             .await;
         let welcome = plugin.receive().await.expect("a frame");
         assert!(

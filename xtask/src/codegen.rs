@@ -38,6 +38,21 @@ const TARGETS: &[Target] = &[
     },
 ];
 
+/// Fields that are kept in a box: a frame is as large as the largest thing that it can hold, and every
+/// frame of every call is moved several times.
+const BOXED: &[&str] = &[
+    ".plugmesh.plugin.v1.PluginFrame.body.hello",
+    ".plugmesh.plugin.v1.PluginFrame.body.call",
+    ".plugmesh.plugin.v1.PluginFrame.body.publish",
+    ".plugmesh.plugin.v1.PluginFrame.body.message",
+    ".plugmesh.plugin.v1.HostFrame.body.welcome",
+    ".plugmesh.plugin.v1.HostFrame.body.invoke",
+    ".plugmesh.plugin.v1.HostFrame.body.event",
+    ".plugmesh.plugin.v1.HostFrame.body.message",
+    ".plugmesh.plugin.v1.HostFrame.body.hook",
+    ".plugmesh.control.v1.NodeCall.call",
+];
+
 const DESCRIPTOR: &str = "descriptor.bin";
 
 const HEAD: &str = "//! Generated from `proto/` by `make codegen`: change it there, not here.
@@ -150,7 +165,11 @@ fn generate(root: &Path, target: &Target) -> Result<Files> {
     }
 
     let work = tempfile::tempdir().context("cannot make a temporary folder")?;
-    tonic_prost_build::configure()
+    let mut config = tonic_prost_build::configure();
+    for field in BOXED {
+        config = config.boxed(field);
+    }
+    config
         .build_client(true)
         .build_server(target.server)
         .build_transport(false)

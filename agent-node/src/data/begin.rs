@@ -25,7 +25,7 @@ impl Plane {
     pub(super) fn begin_call(
         &self,
         instance: InstanceId,
-        mut call: common::Call,
+        mut call: Box<common::Call>,
         reply: ReplyPath,
         deadline: Instant,
     ) -> Result<(SessionKey, u64), Box<Refused>> {

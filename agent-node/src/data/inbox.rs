@@ -71,7 +71,7 @@ impl Plane {
 }
 
 /// What a call must have to be looked at.
-fn checked(node_call: NodeCall) -> Result<(InstanceId, common::Call, Duration), MeshError> {
+fn checked(node_call: NodeCall) -> Result<(InstanceId, Box<common::Call>, Duration), MeshError> {
     let invalid = |text: String| MeshError::new(ErrorCode::InvalidArgument, text);
     let instance = InstanceId::from_bytes(&node_call.instance)
         .map_err(|error| invalid(format!("instance: {error}")))?;
@@ -95,10 +95,10 @@ mod tests {
         let instance = crate::roster::new_instance();
         NodeCall {
             instance: instance.as_bytes().to_vec().into(),
-            call: Some(common::Call {
+            call: Some(Box::new(common::Call {
                 time_left_us,
                 ..common::Call::default()
-            }),
+            })),
         }
     }
 

@@ -157,7 +157,7 @@ impl LocalHost for Plane {
             },
         };
         let reply = ReplyPath::Local(Box::new(reply));
-        let begun = self.begin_call(instance, call, reply, deadline);
+        let begun = self.begin_call(instance, Box::new(call), reply, deadline);
         let (key, id) = begun.map_err(|refused| refused.error)?;
         self.pump_local(key, id, 0);
         let plane = self.clone();

@@ -287,10 +287,10 @@ mod tests {
     fn call(id: u64, bytes: usize) -> HostFrame {
         HostFrame {
             id,
-            body: Some(host_frame::Body::Invoke(common::Call {
+            body: Some(host_frame::Body::Invoke(Box::new(common::Call {
                 payload: vec![0; bytes].into(),
                 ..common::Call::default()
-            })),
+            }))),
         }
     }
 

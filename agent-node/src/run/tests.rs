@@ -210,10 +210,7 @@ async fn an_unloaded_plugin_is_drained_and_closed() {
     plugin.end().await.unwrap();
     // The other one is untouched.
     other
-        .send(
-            0,
-            plugin_frame::Body::Publish(mesh_proto::plugin::Publish::default()),
-        )
+        .send(0, plugin_frame::Body::Publish(Box::default()))
         .await;
     assert_eq!(other.error().await.1.code, ErrorCode::Unsupported);
     drop(other);

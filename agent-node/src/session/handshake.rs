@@ -128,7 +128,7 @@ pub(crate) fn accept(
         instance: expected.instance,
         welcome: HostFrame {
             id: 0,
-            body: Some(host_frame::Body::Welcome(welcome)),
+            body: Some(host_frame::Body::Welcome(welcome.into())),
         },
     })
 }

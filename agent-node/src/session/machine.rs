@@ -289,7 +289,12 @@ impl<C> Machine<C> {
         }
     }
 
-    fn on_hello(&mut self, id: u64, hello: mesh_proto::plugin::Hello, out: &mut Vec<Action<C>>) {
+    fn on_hello(
+        &mut self,
+        id: u64,
+        hello: Box<mesh_proto::plugin::Hello>,
+        out: &mut Vec<Action<C>>,
+    ) {
         if self.stage != Stage::AwaitHello {
             let text = "a second Hello: this session is open already".to_owned();
             return self.violation(id, text, true, out);
@@ -298,7 +303,7 @@ impl<C> Machine<C> {
             let text = format!("Hello has id {id}: it belongs to the session, id 0");
             return self.violation(id, text, true, out);
         }
-        out.push(Action::Hello(Box::new(hello)));
+        out.push(Action::Hello(hello));
     }
 
     fn on_ready(&mut self, id: u64, out: &mut Vec<Action<C>>) {

@@ -26,7 +26,7 @@ enum OwnCall {
 
 #[derive(Debug)]
 struct Upload {
-    call: common::Call,
+    call: Box<common::Call>,
     /// All parts in one piece: many small ones would keep many times their bytes.
     payload: BytesMut,
     next: u64,
@@ -125,7 +125,7 @@ impl<C> Machine<C> {
     pub(super) fn on_own_call(
         &mut self,
         id: u64,
-        mut call: common::Call,
+        mut call: Box<common::Call>,
         out: &mut Vec<Action<C>>,
     ) {
         if id.is_multiple_of(2) {
@@ -155,7 +155,7 @@ impl<C> Machine<C> {
             self.own.calls.insert(id, OwnCall::Running);
             return out.push(Action::OwnCall {
                 id,
-                call: Box::new(call),
+                call,
                 payload: first,
             });
         }
@@ -223,7 +223,7 @@ impl<C> Machine<C> {
                 self.own.calls.insert(id, OwnCall::Running);
                 out.push(Action::OwnCall {
                     id,
-                    call: Box::new(call),
+                    call,
                     payload: payload.freeze(),
                 });
             }

@@ -41,7 +41,7 @@ fn send(session: &mut Session, id: u64, body: Body) -> Vec<Action<&'static str>>
 /// A session that takes calls.
 fn ready() -> Session {
     let mut session = Session::new("node-1");
-    let hello = send(&mut session, 0, Body::Hello(plugin::Hello::default()));
+    let hello = send(&mut session, 0, Body::Hello(Box::default()));
     assert!(matches!(hello.as_slice(), [Action::Hello(_)]));
     session.accept(Place {
         plugin: "time".to_owned(),
@@ -92,11 +92,11 @@ fn chunk(sequence: u64, bytes: usize, last: bool) -> common::Chunk {
 }
 
 fn own_call(payload: &'static [u8], more: bool) -> Body {
-    Body::Call(common::Call {
+    Body::Call(Box::new(common::Call {
         payload: Bytes::from_static(payload),
         more,
         ..common::Call::default()
-    })
+    }))
 }
 
 #[test]
@@ -117,18 +117,14 @@ fn anything_before_hello_is_refused_for_its_id_and_the_session_goes_on() {
         );
     }
     assert_eq!(session.stage(), Stage::AwaitHello);
-    let hello = send(&mut session, 0, Body::Hello(plugin::Hello::default()));
+    let hello = send(&mut session, 0, Body::Hello(Box::default()));
     assert!(matches!(hello.as_slice(), [Action::Hello(_)]));
 }
 
 #[test]
 fn a_second_hello_or_ready_is_refused() {
     let mut session = ready();
-    let (_, code, text) = refusal(&send(
-        &mut session,
-        0,
-        Body::Hello(plugin::Hello::default()),
-    ));
+    let (_, code, text) = refusal(&send(&mut session, 0, Body::Hello(Box::default())));
     assert_eq!(code, ErrorCode::ProtocolViolation);
     assert!(text.starts_with("a second Hello"), "{text}");
     let (_, _, text) = refusal(&send(&mut session, 0, Body::Ready(plugin::Ready {})));
@@ -343,8 +339,8 @@ fn garbage_for_no_call_gets_an_error_for_its_id_and_nothing_else_happens() {
 fn what_a_later_version_carries_out_is_unsupported_and_says_so() {
     let mut session = ready();
     for body in [
-        Body::Publish(plugin::Publish::default()),
-        Body::Message(plugin::Message::default()),
+        Body::Publish(Box::default()),
+        Body::Message(Box::default()),
         Body::Storage(plugin::StorageOperation::default()),
         Body::Ack(plugin::Ack {}),
         Body::Nak(plugin::Nak::default()),

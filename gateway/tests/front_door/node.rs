@@ -97,7 +97,7 @@ pub async fn serve(nats: &str) {
                     let mut call = call.call.unwrap();
                     let payload = std::mem::take(&mut call.payload).to_vec();
                     let more = call.more;
-                    calls.insert(key.clone(), Running::Collecting(Box::new(call), payload));
+                    calls.insert(key.clone(), Running::Collecting(call, payload));
                     if !more {
                         begin(&mut calls, key, answer);
                     }

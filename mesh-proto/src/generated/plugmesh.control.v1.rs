@@ -196,8 +196,10 @@ pub struct NodeCall {
     #[prost(bytes = "bytes", tag = "1")]
     pub instance: ::prost::bytes::Bytes,
     /// The call.
-    #[prost(message, optional, tag = "2")]
-    pub call: ::core::option::Option<super::super::common::v1::Call>,
+    #[prost(message, optional, boxed, tag = "2")]
+    pub call: ::core::option::Option<
+        ::prost::alloc::boxed::Box<super::super::common::v1::Call>,
+    >,
 }
 /// NodeReply goes from an agent-node to the caller's inbox.
 #[derive(Clone, PartialEq, ::prost::Message)]

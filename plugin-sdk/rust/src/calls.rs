@@ -27,13 +27,9 @@ use crate::wire::common;
 
 /// What a caller sends of a call.
 #[derive(Debug, Clone)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "it is built where it is sent, and nothing keeps one"
-)]
 pub(crate) enum Signal {
     /// The call itself, with the first part of its payload.
-    Begin(common::Call),
+    Begin(Box<common::Call>),
     /// A part of the payload.
     Part {
         bytes: bytes::Bytes,

@@ -107,7 +107,7 @@ impl Context {
     pub(crate) fn new(
         id: u64,
         attachment: Arc<Attachment>,
-        call: common::Call,
+        call: Box<common::Call>,
         requests: Requests,
     ) -> Self {
         let left = match call.time_left_us {

@@ -51,7 +51,7 @@ pub async fn main(url: &str) {
     let huge = Bytes::from(vec![b'x'; 17 * 1_024 * 1_024]);
     loop {
         let mut plugin = RawPlugin::connect(url).await;
-        let body = plugin_frame::Body::Hello(hello("rogue", &["poke"]));
+        let body = plugin_frame::Body::Hello(hello("rogue", &["poke"]).into());
         plugin.send(0, body).await;
         plugin.send(0, plugin_frame::Body::Ready(Ready {})).await;
         let end = Instant::now() + Duration::from_secs(1);

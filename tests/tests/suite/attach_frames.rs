@@ -51,7 +51,7 @@ async fn bad_frames_get_an_error_for_their_own_id_and_harm_nobody() {
         ),
         (
             "a second hello",
-            encode(0, plugin_frame::Body::Hello(hello("rogue", &[]))),
+            encode(0, plugin_frame::Body::Hello(hello("rogue", &[]).into())),
             0,
             ErrorCode::ProtocolViolation,
         ),
@@ -69,28 +69,19 @@ async fn bad_frames_get_an_error_for_their_own_id_and_harm_nobody() {
         ),
         (
             "an own call with an even id",
-            encode(
-                24,
-                plugin_frame::Body::Call(mesh_proto::common::Call::default()),
-            ),
+            encode(24, plugin_frame::Body::Call(Box::default())),
             24,
             ErrorCode::ProtocolViolation,
         ),
         (
             "an own call of nothing",
-            encode(
-                25,
-                plugin_frame::Body::Call(mesh_proto::common::Call::default()),
-            ),
+            encode(25, plugin_frame::Body::Call(Box::default())),
             25,
             ErrorCode::InvalidArgument,
         ),
         (
             "a publish, which this version does not carry out",
-            encode(
-                27,
-                plugin_frame::Body::Publish(mesh_proto::plugin::Publish::default()),
-            ),
+            encode(27, plugin_frame::Body::Publish(Box::default())),
             27,
             ErrorCode::Unsupported,
         ),
@@ -155,7 +146,7 @@ async fn a_bad_handshake_ends_the_stream_with_the_whole_error() {
     let mut plugin = RawPlugin::connect(&url).await;
     let mut bad = hello("Not A Name", &["a", "a"]);
     bad.manifest.as_mut().unwrap().version = "one".to_owned();
-    plugin.send(0, plugin_frame::Body::Hello(bad)).await;
+    plugin.send(0, plugin_frame::Body::Hello(bad.into())).await;
     let status = loop {
         match plugin.receive().await {
             Ok(_) => {}
@@ -174,7 +165,9 @@ async fn a_bad_handshake_ends_the_stream_with_the_whole_error() {
     let mut plugin = RawPlugin::connect(&url).await;
     let mut future = hello("future", &[]);
     (future.min_protocol, future.max_protocol) = (7, 9);
-    plugin.send(0, plugin_frame::Body::Hello(future)).await;
+    plugin
+        .send(0, plugin_frame::Body::Hello(future.into()))
+        .await;
     let status = loop {
         match plugin.receive().await {
             Ok(_) => {}

@@ -288,11 +288,11 @@ impl Stranger {
     }
 
     pub(crate) async fn hello(mut self, hello: Hello) -> Result<Plugin, Status> {
-        self.send(0, plugin_frame::Body::Hello(hello)).await;
+        self.send(0, plugin_frame::Body::Hello(hello.into())).await;
         match self.receive().await?.unwrap().body {
             Some(host_frame::Body::Welcome(welcome)) => Ok(Plugin {
                 instance: welcome.instance.parse().unwrap(),
-                welcome,
+                welcome: *welcome,
                 frames: self.frames,
                 host: self.host,
             }),
@@ -335,7 +335,7 @@ impl Plugin {
 
     pub(crate) async fn invoked(&mut self) -> (u64, common::Call) {
         match self.receive().await {
-            (id, host_frame::Body::Invoke(call)) => (id, call),
+            (id, host_frame::Body::Invoke(call)) => (id, *call),
             other => panic!("{other:?}"),
         }
     }

@@ -23,7 +23,7 @@ async fn a_plugin_calls_the_plugin_beside_it_and_is_named_as_the_caller() {
     let mut time = node.plugin("time", &["now"]).await;
     let mut planner = node.plugin("planner", &[]).await;
     planner
-        .send(1, plugin_frame::Body::Call(call("now", "{}")))
+        .send(1, plugin_frame::Body::Call(call("now", "{}").into()))
         .await;
     let (id, invoke) = time.invoked().await;
     let caller = invoke.caller.unwrap();
@@ -43,7 +43,7 @@ async fn a_large_answer_waits_for_the_plugins_credit() {
     let mut source = node.plugin("source", &["give"]).await;
     let mut planner = node.plugin("planner", &[]).await;
     planner
-        .send(1, plugin_frame::Body::Call(call("give", "{}")))
+        .send(1, plugin_frame::Body::Call(call("give", "{}").into()))
         .await;
     let (id, _) = source.invoked().await;
     // 120 parts of 128 KiB when it goes on to the planner.
@@ -95,14 +95,14 @@ async fn what_the_manifest_does_not_allow_is_denied_and_what_nobody_provides_is_
         (3, "add", ErrorCode::NoProvider),
     ] {
         plugin
-            .send(id, plugin_frame::Body::Call(call(tool, "{}")))
+            .send(id, plugin_frame::Body::Call(call(tool, "{}").into()))
             .await;
         let (told, error) = plugin.error().await;
         assert_eq!((told, error.code), (id, code));
     }
     // The ids are free again.
     plugin
-        .send(1, plugin_frame::Body::Call(call("add", "{}")))
+        .send(1, plugin_frame::Body::Call(call("add", "{}").into()))
         .await;
     assert_eq!(plugin.error().await.1.code, ErrorCode::NoProvider);
 }
@@ -113,7 +113,7 @@ async fn the_calls_of_a_plugin_that_is_gone_are_cancelled() {
     let mut slow = node.plugin("slow", &["wait"]).await;
     let mut caller = node.plugin("caller", &[]).await;
     caller
-        .send(1, plugin_frame::Body::Call(call("wait", "{}")))
+        .send(1, plugin_frame::Body::Call(call("wait", "{}").into()))
         .await;
     let (id, _) = slow.invoked().await;
     drop(caller);
@@ -129,7 +129,7 @@ async fn a_plugin_cancels_its_own_call() {
     let mut slow = node.plugin("slow", &["wait"]).await;
     let mut caller = node.plugin("caller", &[]).await;
     caller
-        .send(1, plugin_frame::Body::Call(call("wait", "{}")))
+        .send(1, plugin_frame::Body::Call(call("wait", "{}").into()))
         .await;
     let (id, _) = slow.invoked().await;
     caller
@@ -148,7 +148,7 @@ async fn an_error_of_the_one_who_is_called_names_it() {
     let mut broken = node.plugin("broken", &["fail"]).await;
     let mut caller = node.plugin("caller", &[]).await;
     caller
-        .send(1, plugin_frame::Body::Call(call("fail", "{}")))
+        .send(1, plugin_frame::Body::Call(call("fail", "{}").into()))
         .await;
     let (id, _) = broken.invoked().await;
     let error = common::Error {

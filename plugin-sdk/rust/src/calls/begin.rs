@@ -53,7 +53,7 @@ pub(crate) async fn begin<P: Peer + 'static>(
     let id = peer.table().open(slot.clone()).ok_or_else(session_ended)?;
     // From here on, dropping the stream takes the slot out of the table.
     let mut stream = CallStream::new(id, slot, peer.clone(), deadline);
-    peer.signal(id, Signal::Begin(call)).await?;
+    peer.signal(id, Signal::Begin(call.into())).await?;
     if !rest.is_empty() {
         stream.send_rest(rest, terms.part_bytes).await;
     }

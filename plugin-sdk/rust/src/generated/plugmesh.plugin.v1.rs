@@ -19,7 +19,7 @@ pub mod plugin_frame {
     pub enum Body {
         /// The first frame of a session (id 0).
         #[prost(message, tag = "2")]
-        Hello(super::Hello),
+        Hello(::prost::alloc::boxed::Box<super::Hello>),
         /// The plugin is initialised and takes calls (id 0).
         #[prost(message, tag = "3")]
         Ready(super::Ready),
@@ -37,13 +37,13 @@ pub mod plugin_frame {
         Progress(super::super::super::common::v1::Progress),
         /// Calls another capability (a new odd id).
         #[prost(message, tag = "20")]
-        Call(super::super::super::common::v1::Call),
+        Call(::prost::alloc::boxed::Box<super::super::super::common::v1::Call>),
         /// Stops an own Call.
         #[prost(message, tag = "21")]
         Cancel(super::super::super::common::v1::Cancel),
         /// Publishes an event (a new odd id); answered by PublishAck or Error.
         #[prost(message, tag = "30")]
-        Publish(super::Publish),
+        Publish(::prost::alloc::boxed::Box<super::Publish>),
         /// An Event or Message was worked on.
         #[prost(message, tag = "31")]
         Ack(super::Ack),
@@ -52,7 +52,7 @@ pub mod plugin_frame {
         Nak(super::Nak),
         /// Sends a message to another plugin (a new odd id); answered by PublishAck or Error.
         #[prost(message, tag = "33")]
-        Message(super::Message),
+        Message(::prost::alloc::boxed::Box<super::Message>),
         /// Asks for the plugin's own storage (a new odd id); answered by StorageResult or Error.
         #[prost(message, tag = "40")]
         Storage(super::StorageOperation),
@@ -99,7 +99,7 @@ pub mod host_frame {
     pub enum Body {
         /// Answers Hello (id 0).
         #[prost(message, tag = "2")]
-        Welcome(super::Welcome),
+        Welcome(::prost::alloc::boxed::Box<super::Welcome>),
         /// Ends an own Call of the plugin well.
         #[prost(message, tag = "10")]
         Result(super::super::super::common::v1::Result),
@@ -114,22 +114,22 @@ pub mod host_frame {
         Progress(super::super::super::common::v1::Progress),
         /// Runs a capability of the plugin (a new even id).
         #[prost(message, tag = "20")]
-        Invoke(super::super::super::common::v1::Call),
+        Invoke(::prost::alloc::boxed::Box<super::super::super::common::v1::Call>),
         /// Stop working on an Invoke, Hook, Event.
         #[prost(message, tag = "21")]
         Cancel(super::super::super::common::v1::Cancel),
         /// An event of a subscription (a new even id); answered by Ack, Nak or Error.
         #[prost(message, tag = "30")]
-        Event(super::Event),
+        Event(::prost::alloc::boxed::Box<super::Event>),
         /// The Publish or Message is stored.
         #[prost(message, tag = "31")]
         PublishAck(super::PublishAck),
         /// A message from another plugin (a new even id); answered by Ack, Nak or Error.
         #[prost(message, tag = "33")]
-        Message(super::Message),
+        Message(::prost::alloc::boxed::Box<super::Message>),
         /// Runs a hook (a new even id); answered by Result or Error.
         #[prost(message, tag = "34")]
-        Hook(super::HookCall),
+        Hook(::prost::alloc::boxed::Box<super::HookCall>),
         /// Answers a StorageOperation.
         #[prost(message, tag = "40")]
         Storage(super::StorageResult),

@@ -7,7 +7,7 @@ use crate::error::CallError;
 use crate::wire::common;
 
 pub(crate) struct Assembly {
-    pub call: common::Call,
+    pub call: Box<common::Call>,
     payload: BytesMut,
     sequence: u64,
     /// Parts that came since credit was given.
@@ -24,7 +24,7 @@ pub(crate) enum Step {
 }
 
 impl Assembly {
-    pub(crate) fn new(mut call: common::Call) -> Self {
+    pub(crate) fn new(mut call: Box<common::Call>) -> Self {
         let first = std::mem::take(&mut call.payload);
         Self {
             call,
@@ -93,11 +93,11 @@ mod tests {
     }
 
     fn begun() -> Assembly {
-        Assembly::new(common::Call {
+        Assembly::new(Box::new(common::Call {
             payload: Bytes::from_static(b"x"),
             more: true,
             ..common::Call::default()
-        })
+        }))
     }
 
     #[test]

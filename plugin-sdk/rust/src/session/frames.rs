@@ -84,7 +84,7 @@ impl Session<'_> {
         None
     }
 
-    async fn on_invoke(&mut self, id: u64, call: common::Call) {
+    async fn on_invoke(&mut self, id: u64, call: Box<common::Call>) {
         if id == 0 || !id.is_multiple_of(2) {
             let text = "a host begins even ids from 2 on";
             return self.fail(id, ErrorCode::ProtocolViolation, text);
@@ -111,7 +111,7 @@ impl Session<'_> {
     }
 
     /// Runs a call whose payload is whole.
-    async fn start(&mut self, id: u64, mut call: common::Call, requests: Requests) {
+    async fn start(&mut self, id: u64, mut call: Box<common::Call>, requests: Requests) {
         let capability = call.capability.take().unwrap_or_default();
         let definition = self.attachment.definition.clone();
         let Some(handler) = definition.handler(&capability) else {
@@ -174,10 +174,8 @@ impl Session<'_> {
             Ok(Step::Whole(payload)) => {
                 if let Some(assembly) = self.assemblies.remove(&id) {
                     let requests = requests_of(&assembly.call, assembly.parts(), assembly.owed());
-                    let call = common::Call {
-                        payload,
-                        ..assembly.call
-                    };
+                    let mut call = assembly.call;
+                    call.payload = payload;
                     self.start(id, call, requests).await;
                 }
             }

@@ -33,7 +33,7 @@ pub(super) async fn begin(
         .await
         .map_err(Ended::Unreachable)?;
     // Hello goes first, as the host may answer nothing before it.
-    send(&sender, PluginBody::Hello(hello(runner, previous))).await?;
+    send(&sender, PluginBody::Hello(hello(runner, previous).into())).await?;
     let mut client = PluginHostClient::new(channel)
         .max_decoding_message_size(MAX_FRAME_BYTES)
         .max_encoding_message_size(MAX_FRAME_BYTES);
@@ -93,7 +93,7 @@ async fn welcome(inbound: &mut Streaming<HostFrame>) -> Result<plugin::Welcome, 
         Ok(Ok(Some(frame))) => frame,
     };
     match frame.body {
-        Some(HostBody::Welcome(welcome)) if welcome.protocol == PROTOCOL => Ok(welcome),
+        Some(HostBody::Welcome(welcome)) if welcome.protocol == PROTOCOL => Ok(*welcome),
         Some(HostBody::Welcome(welcome)) => {
             let theirs = welcome.protocol;
             Err(refused(CallError::new(

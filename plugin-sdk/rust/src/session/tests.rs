@@ -107,7 +107,7 @@ impl Host {
     async fn attach(&mut self, limits: plugin::SessionLimits) -> (Arrival, plugin::Hello) {
         let mut arrival = self.arrival().await;
         let hello = match self.next(&mut arrival).await.body {
-            Some(PluginBody::Hello(hello)) => hello,
+            Some(PluginBody::Hello(hello)) => *hello,
             other => panic!("{other:?} came first"),
         };
         let welcome = plugin::Welcome {
@@ -119,7 +119,8 @@ impl Host {
             mesh: "mesh-1".to_owned(),
             ..plugin::Welcome::default()
         };
-        self.send(&arrival, 0, HostBody::Welcome(welcome)).await;
+        self.send(&arrival, 0, HostBody::Welcome(welcome.into()))
+            .await;
         let ready = self.next(&mut arrival).await;
         assert_eq!(
             (ready.id, ready.body),
@@ -204,22 +205,22 @@ async fn frames_out_of_order_get_an_error_for_their_id_and_harm_nobody_else() {
     for (id, body, said) in [
         (
             3,
-            HostBody::Invoke(invoke("echo.now", "x")),
+            HostBody::Invoke(invoke("echo.now", "x").into()),
             "protocol_violation: a host begins even ids from 2 on",
         ),
         (
             0,
-            HostBody::Invoke(invoke("echo.now", "x")),
+            HostBody::Invoke(invoke("echo.now", "x").into()),
             "protocol_violation: a host begins even ids from 2 on",
         ),
         (
             2,
-            HostBody::Invoke(invoke("echo.late", "x")),
+            HostBody::Invoke(invoke("echo.late", "x").into()),
             "no_provider: echo 1.2.3 does not provide service:echo.late",
         ),
         (
             4,
-            HostBody::Invoke(nothing),
+            HostBody::Invoke(nothing.into()),
             "no_provider: echo 1.2.3 does not provide unspecified:",
         ),
         (
@@ -229,27 +230,27 @@ async fn frames_out_of_order_get_an_error_for_their_id_and_harm_nobody_else() {
         ),
         (
             8,
-            HostBody::Hook(hook),
+            HostBody::Hook(hook.into()),
             "unsupported: this plugin runs no hooks",
         ),
         (
             10,
-            HostBody::Event(event),
+            HostBody::Event(event.into()),
             "unsupported: this plugin takes no events",
         ),
         (
             12,
-            HostBody::Message(plugin::Message::default()),
+            HostBody::Message(plugin::Message::default().into()),
             "unsupported: this plugin takes no messages",
         ),
         (
             0,
-            HostBody::Welcome(plugin::Welcome::default()),
+            HostBody::Welcome(plugin::Welcome::default().into()),
             "protocol_violation: a session has one Welcome",
         ),
         (
             14,
-            HostBody::Invoke(invoke("echo.now", "still here")),
+            HostBody::Invoke(invoke("echo.now", "still here").into()),
             "result: still here",
         ),
     ] {
@@ -264,14 +265,15 @@ async fn frames_out_of_order_get_an_error_for_their_id_and_harm_nobody_else() {
         "unsupported: this SDK does not know the frame's body"
     );
     // A gap in a payload ends its call only.
-    host.send(&arrival, 18, HostBody::Invoke(uploading.clone()))
+    host.send(&arrival, 18, HostBody::Invoke(uploading.clone().into()))
         .await;
     host.send(&arrival, 18, part("b", 1, true)).await;
     assert_eq!(
         host.answer(&mut arrival, 18).await,
         "protocol_violation: chunk 1 of the payload came where chunk 0 was due"
     );
-    host.send(&arrival, 20, HostBody::Invoke(uploading)).await;
+    host.send(&arrival, 20, HostBody::Invoke(uploading.into()))
+        .await;
     host.send(&arrival, 20, part("b", 0, false)).await;
     host.send(&arrival, 20, part("\"", 1, true)).await;
     assert_eq!(host.answer(&mut arrival, 20).await, "result: ab");
@@ -313,16 +315,20 @@ async fn an_id_that_is_taken_and_a_call_too_many_are_refused() {
     };
     let (mut arrival, _) = host.attach(limits).await;
     for id in [2, 4] {
-        host.send(&arrival, id, HostBody::Invoke(invoke("echo.never", "")))
-            .await;
+        host.send(
+            &arrival,
+            id,
+            HostBody::Invoke(invoke("echo.never", "").into()),
+        )
+        .await;
     }
-    host.send(&arrival, 4, HostBody::Invoke(invoke("echo.now", "")))
+    host.send(&arrival, 4, HostBody::Invoke(invoke("echo.now", "").into()))
         .await;
     assert_eq!(
         host.answer(&mut arrival, 4).await,
         "protocol_violation: a call of this id is running"
     );
-    host.send(&arrival, 6, HostBody::Invoke(invoke("echo.now", "")))
+    host.send(&arrival, 6, HostBody::Invoke(invoke("echo.now", "").into()))
         .await;
     assert_eq!(
         host.answer(&mut arrival, 6).await,
@@ -334,8 +340,12 @@ async fn an_id_that_is_taken_and_a_call_too_many_are_refused() {
         host.answer(&mut arrival, 2).await,
         "cancelled: the caller cancelled the call"
     );
-    host.send(&arrival, 8, HostBody::Invoke(invoke("echo.now", "x")))
-        .await;
+    host.send(
+        &arrival,
+        8,
+        HostBody::Invoke(invoke("echo.now", "x").into()),
+    )
+    .await;
     assert_eq!(host.answer(&mut arrival, 8).await, "result: x");
 }
 
@@ -380,10 +390,12 @@ async fn a_drained_plugin_ends_its_calls_refuses_new_ones_and_ends() {
         }),
         ..common::Call::default()
     };
-    host.send(&arrival, 2, HostBody::Invoke(work(()))).await;
+    host.send(&arrival, 2, HostBody::Invoke(work(()).into()))
+        .await;
     host.send(&arrival, 0, HostBody::Drain(plugin::Drain::default()))
         .await;
-    host.send(&arrival, 4, HostBody::Invoke(work(()))).await;
+    host.send(&arrival, 4, HostBody::Invoke(work(()).into()))
+        .await;
     assert_eq!(
         host.answer(&mut arrival, 4).await,
         "draining: the plugin is about to end"
@@ -405,8 +417,12 @@ async fn a_plugin_that_is_told_to_stop_asks_first_and_serves_until_it_is_answere
         Some(PluginBody::DrainRequest(request)) => assert_eq!(request.reason, "SIGTERM"),
         other => panic!("{other:?}"),
     }
-    host.send(&arrival, 2, HostBody::Invoke(invoke("echo.now", "x")))
-        .await;
+    host.send(
+        &arrival,
+        2,
+        HostBody::Invoke(invoke("echo.now", "x").into()),
+    )
+    .await;
     assert_eq!(host.answer(&mut arrival, 2).await, "result: x");
     host.send(&arrival, 0, HostBody::Drain(plugin::Drain::default()))
         .await;
@@ -445,7 +461,7 @@ async fn a_plugin_whose_host_takes_nothing_any_more_leaves_too() {
     };
     // More than the windows of the connection and the queue before it can hold.
     for number in 1..=1_200 {
-        host.send(&arrival, number * 2, HostBody::Invoke(call.clone()))
+        host.send(&arrival, number * 2, HostBody::Invoke(call.clone().into()))
             .await;
     }
     let drain = plugin::Drain {
@@ -535,7 +551,7 @@ async fn calls_of_a_plugin_end_when_its_session_does() {
         }),
         ..common::Call::default()
     };
-    host.send(&arrival, 2, HostBody::Invoke(call)).await;
+    host.send(&arrival, 2, HostBody::Invoke(call.into())).await;
     let own = host.next(&mut arrival).await;
     assert!(matches!((own.id, own.body), (1, Some(PluginBody::Call(_)))));
     assert!(host.answer(&mut arrival, 2).await.starts_with("result: "));

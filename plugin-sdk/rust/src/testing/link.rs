@@ -60,7 +60,7 @@ pub(super) async fn serve(mesh: Arc<Mesh>, arrival: Arrival) {
         outbound,
     });
     if link
-        .send(0, HostBody::Welcome(link.welcome(&mesh)))
+        .send(0, HostBody::Welcome(link.welcome(&mesh).into()))
         .await
         .is_err()
     {
@@ -173,11 +173,11 @@ impl Session {
     }
 
     /// The plugin calls another.
-    fn on_call(&mut self, id: u64, call: common::Call) {
+    fn on_call(&mut self, id: u64, call: Box<common::Call>) {
         if call.more {
             self.relays.insert(id, Relay::assembling(call));
         } else {
-            self.relay(id, call);
+            self.relay(id, *call);
         }
     }
 

@@ -48,7 +48,7 @@ impl Drop for Relay {
 
 impl Relay {
     /// A call whose payload is still coming.
-    pub(super) fn assembling(call: common::Call) -> Self {
+    pub(super) fn assembling(call: Box<common::Call>) -> Self {
         Self {
             assembly: Some(Assembly::new(call)),
             messages: None,
@@ -93,7 +93,7 @@ impl Relay {
                 let call = self.assembly.take().map(|assembly| assembly.call);
                 Ok(Part::Whole(Box::new(common::Call {
                     payload,
-                    ..call.unwrap_or_default()
+                    ..*call.unwrap_or_default()
                 })))
             }
         }

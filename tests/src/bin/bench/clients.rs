@@ -226,12 +226,13 @@ pub async fn mesh(nats_url: &str, coordinator: &str, payload: Bytes) -> anyhow::
         mesh: MeshName::default(),
     };
     let (bus, bus_driver) = Bus::connect(config).await?;
-    tokio::task::spawn_local(bus_driver.run(std::future::pending()));
+    // Tasks of the runtime, as in a gateway: callers of the local set are not polled for them.
+    tokio::spawn(bus_driver.run(std::future::pending()));
     let (store, table, _) = TableStore::open(None)?;
     store.apply(&fetch_table(coordinator).await?)?;
     let config = RouterConfig::new(NodeId::new("bench")?);
     let (router, driver) = Router::new(config, bus.clone(), table, None);
-    tokio::task::spawn_local(driver.run(std::future::pending()));
+    tokio::spawn(driver.run(std::future::pending()));
     let mut connected = bus.connected();
     connected.wait_for(|connected| *connected).await?;
     let capability = Capability::from_str("service:probe.echo")?;
