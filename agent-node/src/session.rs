@@ -17,7 +17,7 @@ mod schema;
 
 pub(crate) use action::{Action, End, Severity};
 pub(crate) use health::HealthChange;
-pub(crate) use machine::{Machine, Stage};
+pub(crate) use machine::{Coming, Machine, Stage};
 
 #[cfg(test)]
 mod tests;

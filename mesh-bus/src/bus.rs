@@ -24,9 +24,10 @@ use crate::node::{self, NodeInbox, ReplyTo};
 use crate::outbox::{Credit, Frame, LIBRARY_QUEUE};
 use crate::pending::PendingCall;
 use crate::shared::Shared;
-use crate::slot::{Target, Upload};
+use crate::slot::Target;
 use crate::slots::{Effects, Slots};
 use crate::stats::{BusStats, add};
+use crate::upload::{CallInput, Upload};
 use crate::wire;
 
 /// A number for metrics: its name, what it says, its value.
@@ -135,8 +136,9 @@ impl Bus {
         self.shared.slots().live()
     }
 
-    /// Sends a call to an instance. `call.payload`, `call.more` and `call.time_left_us` are set here.
-    /// A payload over [`BusLimits::chunk_bytes`] follows in chunks, as the node gives credit.
+    /// Sends a call to an instance. `call.payload`, `call.more`, `call.messages` and `call.time_left_us`
+    /// are set here. A payload over [`BusLimits::chunk_bytes`] follows in chunks, then the messages, as
+    /// the node gives credit.
     ///
     /// # Errors
     /// Not processed in each case: DISCONNECTED (a call is never kept for later), OVERLOADED,
@@ -147,16 +149,17 @@ impl Bus {
         generation: Generation,
         instance: InstanceId,
         call: common::Call,
-        payload: Bytes,
+        input: impl Into<CallInput>,
         deadline: Instant,
     ) -> Result<PendingCall, MeshError> {
+        let input = input.into();
         let target = Target {
             node: node.clone(),
             generation,
             instance,
         };
         let now = Instant::now();
-        let time_left = self.admit(&target, payload.len(), deadline, now)?;
+        let time_left = self.admit(&target, input.payload.len(), deadline, now)?;
         let shared = &self.shared;
         let refuse_busy = |message: &str| {
             add(&shared.stats.refused_busy, 1);
@@ -173,14 +176,14 @@ impl Bus {
                 "this process has too many calls in flight; try again later",
             ));
         };
-        let mut rest = payload;
-        let first = rest.split_to(rest.len().min(self.limits.chunk_bytes));
-        let call = common::Call {
-            payload: first,
-            more: !rest.is_empty(),
+        let mut call = common::Call {
             time_left_us: time_left,
             ..call
         };
+        let (part, credit) = (self.limits.chunk_bytes, self.limits.initial_credit);
+        let upload = Upload::begin(&mut call, input, part, credit, || {
+            shared.message_waker(ticket.index, ticket.call_id)
+        });
         let instance = Bytes::copy_from_slice(instance.as_bytes());
         // From here on the slot is freed by its drop.
         let mut pending = PendingCall::new(shared.clone(), ticket.index, ticket.call_id);
@@ -195,12 +198,7 @@ impl Bus {
             });
         }
         add(&shared.stats.calls, 1);
-        if !rest.is_empty() {
-            let upload = Upload {
-                rest,
-                sequence: 0,
-                credit: self.limits.initial_credit,
-            };
+        if let Some(upload) = upload {
             shared.slots().upload(ticket.index, ticket.call_id, upload);
             shared.outbox.work.notify_one();
         }

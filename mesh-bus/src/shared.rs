@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Wake, Waker};
 
 use async_nats::Subject;
 use mesh_core::id::MeshName;
@@ -106,6 +107,17 @@ impl Shared {
         Ok(())
     }
 
+    /// Wakes a call that waits for a message to send. The slots must not be locked when it is woken.
+    pub fn message_waker(self: &Arc<Self>, index: usize, call_id: u64) -> Waker {
+        let bus = Arc::downgrade(self);
+        Arc::new(MessageWaker {
+            bus,
+            index,
+            call_id,
+        })
+        .into()
+    }
+
     /// Carries out what the slots asked for. They must not be locked.
     pub fn carry_out(&self, effects: &mut Effects) {
         for waker in effects.wake.drain(..) {
@@ -146,5 +158,21 @@ impl Shared {
         );
         drop(slots);
         self.carry_out(&mut effects);
+    }
+}
+
+/// Tells the driver that a call has a message to send.
+struct MessageWaker {
+    bus: Weak<Shared>,
+    index: usize,
+    call_id: u64,
+}
+
+impl Wake for MessageWaker {
+    fn wake(self: Arc<Self>) {
+        if let Some(shared) = self.bus.upgrade() {
+            shared.slots().has_message(self.index, self.call_id);
+            shared.outbox.work.notify_one();
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 
 use async_nats::Subject;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_core::id::{Generation, InstanceId, NodeId};
 use mesh_proto::common;
@@ -12,6 +12,7 @@ use mesh_proto::control::{NodeReply, node_reply};
 
 use crate::config::BusLimits;
 use crate::event::{CallEvent, CallOutput};
+use crate::upload::Upload;
 use crate::wire;
 
 /// Progress and log events that wait for a slow caller; later ones are left out and counted.
@@ -58,14 +59,6 @@ impl Target {
     }
 }
 
-/// The rest of a payload that did not fit into the first frame.
-#[derive(Debug)]
-pub(crate) struct Upload {
-    pub rest: Bytes,
-    pub sequence: u64,
-    pub credit: u32,
-}
-
 /// One call in flight.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -92,6 +85,8 @@ pub(crate) struct Live {
     pub upload: Option<Upload>,
     /// It had more payload than one frame holds.
     uploads: bool,
+    /// Messages follow its payload.
+    messages: bool,
     /// Frames sent that would be answered with "no responders" if nobody listened, questions apart.
     frames: u32,
     /// "No responders" that came back.
@@ -167,6 +162,7 @@ impl Live {
             verify_by: u64::MAX,
             upload: None,
             uploads: false,
+            messages: false,
             frames: 1,
             missed: 0,
             heard: false,
@@ -202,10 +198,11 @@ impl Live {
         !self.ended || self.frames > 1 || self.asked
     }
 
-    /// The node has sent, and may still lose, parts of the payload: with one lost it would wait for
-    /// ever, so the call does not outlive a loss.
+    /// The node may still lose parts of the payload, or messages: with one lost it would wait for ever, so
+    /// the call does not outlive a loss. An answer shows that the payload was whole, but not that all
+    /// messages have come.
     fn is_fragile(&self) -> bool {
-        self.uploads && self.next_sequence == 0
+        self.messages || (self.uploads && self.next_sequence == 0)
     }
 
     /// An error of this call, with its place.
@@ -225,27 +222,23 @@ impl Live {
         self.fragments = BytesMut::new();
     }
 
-    /// The rest of its payload follows.
+    /// The rest of its payload follows, or messages.
     pub fn begin_upload(&mut self, upload: Upload) {
         self.uploads = true;
+        self.messages = upload.has_messages();
         self.upload = Some(upload);
     }
 
-    /// The next part of the payload that there is credit for: bytes, place, whether it is the last,
-    /// and whether another may follow at once.
-    pub fn next_part(&mut self, limits: &BusLimits) -> Option<(Bytes, u64, bool, bool)> {
-        let upload = self.upload.as_mut().filter(|upload| upload.credit > 0)?;
-        let size = upload.rest.len().min(limits.chunk_bytes);
-        let part = upload.rest.split_to(size);
-        let (sequence, last) = (upload.sequence, upload.rest.is_empty());
-        upload.sequence += 1;
-        upload.credit -= 1;
-        let again = upload.credit > 0 && !last;
-        if last {
+    /// The next part of the payload, or message, that there is credit for, and whether another may follow.
+    pub fn next_part(&mut self) -> Option<(common::Chunk, bool)> {
+        let upload = self.upload.as_mut()?;
+        let chunk = upload.next_chunk()?;
+        let again = !upload.is_over();
+        if !again {
             self.upload = None;
         }
-        self.frames += 1;
-        Some((part, sequence, last, again))
+        self.frames = self.frames.saturating_add(1);
+        Some((chunk, again))
     }
 
     /// Whether it is time to ask the node for a sign of life; the next time is then set.
@@ -372,7 +365,7 @@ impl Live {
             Some(Body::Log(log)) => self.notice(CallEvent::Log(log)),
             Some(Body::Credit(credit)) => match &mut self.upload {
                 Some(upload) if credit.chunks > 0 => {
-                    upload.credit = upload.credit.saturating_add(credit.chunks);
+                    upload.grant(credit.chunks);
                     Step::Upload
                 }
                 _ => Step::On,

@@ -20,7 +20,8 @@ use crate::config::BusLimits;
 use crate::event::CallOutput;
 use crate::outbox::Frame;
 use crate::peers::{Peers, Verdict};
-use crate::slot::{Ask, Live, Step, Target, Upload};
+use crate::slot::{Ask, Live, Step, Target};
+use crate::upload::Upload;
 use crate::wire;
 
 /// Slots in the low bits of a token, how often it was renewed in the high ones.
@@ -142,6 +143,11 @@ impl Slots {
             live.begin_upload(upload);
             self.uploads.push_back((index, call_id));
         }
+    }
+
+    /// A call that waited for messages has one.
+    pub fn has_message(&mut self, index: usize, call_id: u64) {
+        self.uploads.push_back((index, call_id));
     }
 
     fn grow(&mut self) -> Option<usize> {
@@ -478,19 +484,18 @@ impl Slots {
         !self.uploads.is_empty()
     }
 
-    /// The next part of a payload that its node has credit for.
+    /// The next part of a payload, or message, that its node has credit for.
     pub fn next_upload(&mut self) -> Option<Frame> {
-        let limits = self.limits;
         while let Some((index, call_id)) = self.uploads.pop_front() {
             let Some(slot) = self.slots.get_mut(index) else {
                 continue;
             };
             let live = slot.live.as_mut().filter(|live| live.call_id == call_id);
             let Some(live) = live else { continue };
-            let Some((part, sequence, last, again)) = live.next_part(&limits) else {
+            let Some((chunk, again)) = live.next_part() else {
                 continue;
             };
-            let frame = wire::chunk(live, index, slot.reply.clone(), part, sequence, last);
+            let frame = wire::chunk(live, index, slot.reply.clone(), chunk);
             if again {
                 self.uploads.push_back((index, call_id));
             }

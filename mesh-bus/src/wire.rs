@@ -52,21 +52,8 @@ pub(crate) fn call(ticket: &Ticket, instance: Bytes, call: common::Call) -> Fram
     }
 }
 
-/// More of a payload.
-pub(crate) fn chunk(
-    live: &Live,
-    index: usize,
-    reply: Subject,
-    payload: Bytes,
-    sequence: u64,
-    last: bool,
-) -> Frame {
-    let chunk = common::Chunk {
-        payload,
-        last,
-        sequence,
-        fragment: false,
-    };
+/// More of a payload, or a message.
+pub(crate) fn chunk(live: &Live, index: usize, reply: Subject, chunk: common::Chunk) -> Frame {
     follow_up(live, index, reply, node_request::Body::Chunk(chunk))
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_bus::{CallEvent, PendingCall};
+use mesh_bus::{CallEvent, CallInput, PendingCall};
 use mesh_core::call::TraceContext;
 use mesh_core::capability::{Capability, CapabilityKind};
 use mesh_core::error::MeshError;
@@ -120,19 +120,22 @@ impl Inner {
         let (span, trace) = self.span(selected, request);
         let call = self.wire(request, trace);
         let mut flight = self.flights.begin(selected.instance, first, now);
-        let payload = request.payload.clone();
+        let input = CallInput {
+            payload: request.payload.clone(),
+            messages: request.messages.clone(),
+        };
         let local = self
             .local
             .as_ref()
             .filter(|_| selected.node == self.config.name);
         let way = match local {
             Some(host) => host
-                .begin(selected.instance, timed(call, deadline), payload, deadline)
+                .begin(selected.instance, timed(call, deadline), input, deadline)
                 .map(Way::Local),
             None => {
                 let (node, generation) = (&selected.node, selected.generation);
                 self.bus
-                    .begin_call(node, generation, selected.instance, call, payload, deadline)
+                    .begin_call(node, generation, selected.instance, call, input, deadline)
                     .map(Way::Bus)
             }
         };

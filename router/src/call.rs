@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_bus::{CallEvent, CallOutput};
+use mesh_bus::{CallEvent, CallOutput, MessageSource};
 use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_core::id::InstanceId;
 use mesh_core::outlier::Outcome;
@@ -91,6 +91,9 @@ impl CallStream {
                     return Some(last.unwrap_or(error));
                 }
             };
+            if self.request.messages.is_some() && !selected.client_streaming {
+                return Some(self.takes_no_messages(&selected));
+            }
             if !self.takes_a_retry(&mut last, now) {
                 return last;
             }
@@ -126,9 +129,24 @@ impl CallStream {
         })
     }
 
+    fn takes_no_messages(&self, selected: &Selected) -> MeshError {
+        let text = format!(
+            "{} takes no messages after the payload: send one payload, or let its plugin declare \
+             client_streaming",
+            self.request.capability
+        );
+        MeshError::new(ErrorCode::InvalidArgument, text).at(selected.place())
+    }
+
+    /// Whether nothing of the call was used up that another attempt would need.
+    fn is_whole(&self) -> bool {
+        let messages = self.request.messages.as_ref();
+        !self.handed_out && messages.is_none_or(MessageSource::is_untouched)
+    }
+
     /// Whether the call may be sent again, as far as it matters itself.
     fn may_try_again(&self, error: &MeshError, may_repeat: bool, now: Instant) -> bool {
-        !self.handed_out
+        self.is_whole()
             && !self.is_of_another(error)
             && self.tried.len() < self.inner.config.max_attempts
             && error.code.may_retry(may_repeat)
@@ -156,7 +174,7 @@ impl CallStream {
             ErrorCode::Disconnected | ErrorCode::InstanceGone | ErrorCode::Draining
         );
         let until = self.deadline.min(self.begun + self.inner.config.patience);
-        let kept = self.handed_out || error.message.ends_with(NOT_AGAIN);
+        let kept = !self.is_whole() || error.message.ends_with(NOT_AGAIN);
         if kept || !passes || self.is_of_another(error) || now >= until {
             return None;
         }

@@ -19,7 +19,7 @@ pub use call::CallStream;
 pub use config::{RouterConfig, SpanLink};
 pub use driver::RouterDriver;
 pub use local::{LocalCall, LocalHost};
-pub use mesh_bus::{CallEvent, CallOutput};
+pub use mesh_bus::{CallEvent, CallInput, CallOutput, MessageSender, MessageSource, messages};
 pub use request::CallRequest;
 pub use router::{NodeLoad, Router};
 pub use stats::PluginStats;

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use bytes::Bytes;
-use mesh_bus::CallEvent;
+use mesh_bus::{CallEvent, CallInput};
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::InstanceId;
 use mesh_proto::common;
@@ -12,8 +11,8 @@ use tokio::time::Instant;
 
 /// The node that a router is part of.
 pub trait LocalHost: Send + Sync {
-    /// Hands a call to an instance of this node. `call.payload`, `call.more` are empty: the payload
-    /// is given whole. The host keeps the deadline.
+    /// Hands a call to an instance of this node. `call.payload`, `call.more`, `call.messages` are empty:
+    /// the payload is given whole, and where the messages come from. The host keeps the deadline.
     ///
     /// # Errors
     /// What a node would answer over the bus: OVERLOADED, DRAINING, INSTANCE_GONE, ….
@@ -21,7 +20,7 @@ pub trait LocalHost: Send + Sync {
         &self,
         instance: InstanceId,
         call: common::Call,
-        payload: Bytes,
+        input: CallInput,
         deadline: Instant,
     ) -> Result<LocalCall, MeshError>;
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mesh_bus::MessageSource;
 use mesh_core::call::{Caller, TraceContext};
 use mesh_core::capability::Capability;
 use mesh_core::id::PluginName;
@@ -34,6 +35,9 @@ pub struct CallRequest {
     pub metadata: HashMap<String, String>,
     /// The caller wants Progress events.
     pub want_progress: bool,
+    /// Messages that follow the payload; only to a capability that takes them. Once one was taken, the
+    /// call is not begun anew on another instance.
+    pub messages: Option<MessageSource>,
 }
 
 impl CallRequest {
@@ -52,6 +56,7 @@ impl CallRequest {
             affinity_key: String::new(),
             metadata: HashMap::new(),
             want_progress: false,
+            messages: None,
         }
     }
 

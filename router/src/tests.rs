@@ -20,9 +20,10 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+mod messages;
 mod retry;
 
-use crate::{CallRequest, LocalCall, LocalHost, Router, RouterConfig, SpanLink};
+use crate::{CallInput, CallRequest, LocalCall, LocalHost, Router, RouterConfig, SpanLink};
 
 fn id(n: u64) -> InstanceId {
     InstanceId::new(n, [u8::try_from(n).unwrap_or(0); 10])
@@ -63,11 +64,11 @@ pub(crate) fn manifest(version: &str) -> Arc<Manifest> {
     ] {
         manifest.capabilities.push(CapabilityEntry {
             entry: entry(&capability),
+            client_streaming: *capability.name == *"again",
             capability,
             idempotent,
             read_only: false,
             streaming: true,
-            client_streaming: false,
         });
     }
     Arc::new(manifest)
@@ -113,7 +114,7 @@ impl LocalHost for Host {
         &self,
         instance: InstanceId,
         call: common::Call,
-        _payload: Bytes,
+        _input: CallInput,
         _deadline: Instant,
     ) -> Result<LocalCall, MeshError> {
         self.begun.lock().unwrap().push(instance);

@@ -228,13 +228,28 @@ impl StreamTask {
         let (Some(place), Some((_, manifest))) = (place, self.plugin()) else {
             return;
         };
+        let streams = call.messages;
         match own_calls::request(call, payload, &manifest, &place) {
-            Ok(request) => self.own.begin(id, request),
+            Ok(request) => self.own.begin(id, request, streams),
             Err(error) => {
                 self.out.push(error_frame(id, error.at(place).into()));
                 self.own_is_over(id);
             }
         }
+    }
+
+    /// The plugin sends a message of a call of its own.
+    pub(super) fn on_own_message(&mut self, id: u64, message: Option<Bytes>) {
+        if self.own.message(id, message) {
+            return;
+        }
+        let text = "more messages of the call came than Credit frames allow; the call is ended";
+        let mut error = MeshError::new(ErrorCode::ProtocolViolation, text);
+        error.place.node = self.streams.plane.node().to_string();
+        self.out.push(error_frame(id, error.into()));
+        self.own.cancel(id);
+        self.own_is_over(id);
+        self.on_refused("protocol_violation", text, Severity::Fault);
     }
 
     /// A call of the plugin was answered, or cancelled (`None`).

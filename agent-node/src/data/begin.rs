@@ -11,6 +11,7 @@ use super::call::{CallerKey, InFlight, ReplyPath};
 use super::pace::ProgressWish;
 use super::plane::Plane;
 use super::state::SessionKey;
+use crate::session::Coming;
 use crate::session::refusal::wire_error;
 
 /// A call that was not taken.
@@ -63,7 +64,11 @@ impl Plane {
             progress: call.want_progress.then(|| ProgressWish::new(started)),
             span,
         };
-        let id = session.machine.begin(in_flight, call.more && over_bus);
+        let coming = Coming {
+            parts: call.more && over_bus,
+            messages: call.messages && over_bus,
+        };
+        let id = session.machine.begin(in_flight, coming);
         session.load.begun();
         if let Some(plugin) = &session.plugin {
             plugin.meters.begun();
@@ -79,7 +84,7 @@ impl Plane {
         Ok((key, id))
     }
 
-    /// A caller sends more of its payload.
+    /// A caller sends more of its payload, or a message.
     pub(super) fn upload(&self, caller: &CallerKey, chunk: common::Chunk) {
         let mut state = self.lock();
         let state = &mut *state;
@@ -90,14 +95,12 @@ impl Plane {
         let Some(session) = state.sessions.get(key) else {
             return;
         };
-        let mut fault = session
-            .machine
-            .upload(id, &chunk)
-            .map(|text| (ErrorCode::ProtocolViolation, text));
+        let mut fault = session.machine.upload(id, &chunk);
         if fault.is_none() {
+            let full = queue_full(&chunk);
             let body = Some(host_frame::Body::Chunk(chunk));
             if !session.out.push_part(HostFrame { id, body }) {
-                fault = Some((ErrorCode::Overloaded, QUEUE_FULL.to_owned()));
+                fault = Some(full);
             }
         }
         if let Some((code, text)) = fault
@@ -167,7 +170,7 @@ impl Plane {
         }
     }
 
-    /// Sends more of a local call's payload.
+    /// Sends more of a local call's payload and messages.
     pub(super) fn pump_local(&self, key: SessionKey, id: u64, granted: u32) {
         let mut state = self.lock();
         let Some(session) = state.sessions.get(key) else {
@@ -180,10 +183,10 @@ impl Plane {
         let ReplyPath::Local(local) = &mut call.reply else {
             return;
         };
-        let fits = local.pump(id, granted, &out);
+        let pumped = local.pump(id, granted, &out);
         drop(state);
-        if !fits {
-            self.give_up(key, id, ErrorCode::Overloaded, QUEUE_FULL);
+        if let Err((code, text)) = pumped {
+            self.give_up(key, id, code, &text);
         }
     }
 
@@ -198,7 +201,15 @@ impl Plane {
     }
 }
 
-const QUEUE_FULL: &str = "the plugin does not read its stream fast enough for the payload";
+/// What a call ends with whose plugin has no room for a chunk. One that gets messages is worked on.
+pub(super) fn queue_full(chunk: &common::Chunk) -> (ErrorCode, String) {
+    let text = "the plugin does not read its stream fast enough for the payload".to_owned();
+    if chunk.fragment {
+        (ErrorCode::Overloaded, text)
+    } else {
+        (ErrorCode::OutcomeUnknown, text)
+    }
+}
 
 pub(super) fn credit_frame(id: u64, chunks: u32) -> HostFrame {
     let body = Some(host_frame::Body::Credit(common::Credit::of(chunks)));

@@ -1,17 +1,23 @@
 //! Calls that stay on the node: from the router of this agent to a plugin beside the caller.
 
-use bytes::{Bytes, BytesMut};
+use std::sync::{Arc, OnceLock};
+use std::task::Wake;
+
+use bytes::BytesMut;
+use mesh_bus::Upload;
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::InstanceId;
 use mesh_proto::common;
 use mesh_proto::plugin::{HostFrame, host_frame};
-use router::{CallEvent, CallOutput, LocalCall, LocalHost};
+use router::{CallEvent, CallInput, CallOutput, LocalCall, LocalHost};
 use tokio::sync::mpsc::{self, OwnedPermit, Sender};
 use tokio::time::Instant;
 
+use super::begin::queue_full;
 use super::call::ReplyPath;
 use super::out::OutQueue;
 use super::plane::Plane;
+use super::state::SessionKey;
 use crate::session::limits::{INITIAL_CREDIT, PART_BYTES};
 
 /// Events beside chunks that may wait for the caller; further ones are left out.
@@ -31,7 +37,8 @@ pub(super) struct LocalReply {
     end: OwnedPermit<CallEvent>,
     /// Fragments of a large result, until it is whole.
     fragments: BytesMut,
-    upload: Upload,
+    /// What goes to the plugin as its credit allows.
+    upload: Option<Upload>,
 }
 
 /// What became of a chunk.
@@ -41,14 +48,6 @@ pub(super) enum ChunkTaken {
     Granting(u32),
     /// The plugin has no credit left and the caller no room.
     Full(Sender<CallEvent>),
-}
-
-/// The rest of a payload that goes to the plugin as its credit allows.
-#[derive(Debug)]
-struct Upload {
-    rest: Bytes,
-    sequence: u64,
-    credit: u64,
 }
 
 impl LocalReply {
@@ -98,26 +97,26 @@ impl LocalReply {
         permit.send(CallEvent::End(end));
     }
 
-    /// Sends as much of the payload as credit allows. False: the plugin's queue takes no more.
-    pub(super) fn pump(&mut self, id: u64, granted: u32, out: &OutQueue) -> bool {
-        let upload = &mut self.upload;
-        upload.credit = upload.credit.saturating_add(u64::from(granted));
-        while upload.credit > 0 && !upload.rest.is_empty() {
-            let part = upload.rest.split_to(upload.rest.len().min(PART_BYTES));
-            let chunk = common::Chunk {
-                payload: part,
-                last: upload.rest.is_empty(),
-                sequence: upload.sequence,
-                fragment: false,
-            };
-            upload.sequence += 1;
-            upload.credit -= 1;
+    /// Sends as much of the payload and the messages as credit allows. An error: the plugin's queue takes
+    /// no more, and the call ends with this.
+    pub(super) fn pump(
+        &mut self,
+        id: u64,
+        granted: u32,
+        out: &OutQueue,
+    ) -> Result<(), (ErrorCode, String)> {
+        let Some(upload) = &mut self.upload else {
+            return Ok(());
+        };
+        upload.grant(granted);
+        while let Some(chunk) = upload.next_chunk() {
+            let full = queue_full(&chunk);
             let body = Some(host_frame::Body::Chunk(chunk));
             if !out.push_part(HostFrame { id, body }) {
-                return false;
+                return Err(full);
             }
         }
-        true
+        Ok(())
     }
 }
 
@@ -128,12 +127,26 @@ pub(super) async fn room(events: Sender<CallEvent>) -> u32 {
     GRANT
 }
 
+/// Sends a call's message that came after there was none. Must not be woken under the plane's lock.
+struct MessageWaker {
+    plane: Plane,
+    call: OnceLock<(SessionKey, u64)>,
+}
+
+impl Wake for MessageWaker {
+    fn wake(self: Arc<Self>) {
+        if let Some((key, id)) = self.call.get() {
+            self.plane.pump_local(*key, *id, 0);
+        }
+    }
+}
+
 impl LocalHost for Plane {
     fn begin(
         &self,
         instance: InstanceId,
         mut call: common::Call,
-        payload: Bytes,
+        input: CallInput,
         deadline: Instant,
     ) -> Result<LocalCall, MeshError> {
         let (events, receiver) = mpsc::channel(CHUNKS + SIDE_EVENTS + 1);
@@ -143,22 +156,24 @@ impl LocalHost for Plane {
                 "a new queue has no room: this is a bug",
             )
         })?;
-        let mut rest = payload;
-        call.payload = rest.split_to(rest.len().min(PART_BYTES));
-        call.more = !rest.is_empty();
+        let waker = Arc::new(MessageWaker {
+            plane: self.clone(),
+            call: OnceLock::new(),
+        });
+        let upload = Upload::begin(&mut call, input, PART_BYTES, INITIAL_CREDIT, || {
+            Arc::clone(&waker).into()
+        });
         let reply = LocalReply {
             events,
             end,
             fragments: BytesMut::new(),
-            upload: Upload {
-                rest,
-                sequence: 0,
-                credit: u64::from(INITIAL_CREDIT),
-            },
+            upload,
         };
         let reply = ReplyPath::Local(Box::new(reply));
         let begun = self.begin_call(instance, Box::new(call), reply, deadline);
         let (key, id) = begun.map_err(|refused| refused.error)?;
+        // It is set once, here.
+        let _ = waker.call.set((key, id));
         self.pump_local(key, id, 0);
         let plane = self.clone();
         Ok(LocalCall::new(receiver, move || {

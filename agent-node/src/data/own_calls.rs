@@ -1,12 +1,13 @@
 //! A plugin's own calls, from its frames to the router and back.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture};
+use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture, Either, select};
 use futures::stream::FuturesUnordered;
 use mesh_core::call::Caller;
 use mesh_core::capability::Capability;
@@ -16,10 +17,11 @@ use mesh_core::manifest::Manifest;
 use mesh_core::version::Requirement;
 use mesh_proto::common;
 use mesh_proto::plugin::{HostFrame, host_frame};
-use router::{CallEvent, CallOutput, CallRequest, CallStream, Router};
+use router::{CallEvent, CallOutput, CallRequest, CallStream, MessageSender, Router, messages};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::begin::credit_frame;
 use super::out::OutQueue;
 use crate::permissions;
 use crate::session::limits::{INITIAL_CREDIT, PART_BYTES};
@@ -46,6 +48,8 @@ pub(super) struct OwnCalls {
 struct Handle {
     abort: AbortHandle,
     credit: Arc<Semaphore>,
+    /// Messages that follow the payload, until the last has come.
+    messages: Option<Arc<MessageSender>>,
 }
 
 impl OwnCalls {
@@ -59,8 +63,13 @@ impl OwnCalls {
         }
     }
 
-    /// Begins a call that was checked.
-    pub(super) fn begin(&mut self, id: u64, request: CallRequest) {
+    /// Begins a call that was checked. `streams`: messages follow.
+    pub(super) fn begin(&mut self, id: u64, mut request: CallRequest, streams: bool) {
+        let messages = streams.then(|| {
+            let (sender, source) = messages(INITIAL_CREDIT as usize);
+            request.messages = Some(source);
+            Arc::new(sender)
+        });
         let deadline = Instant::now() + request.timeout;
         let credit = Arc::new(Semaphore::new(INITIAL_CREDIT as usize));
         let answer = Answer {
@@ -70,18 +79,40 @@ impl OwnCalls {
             credit: Arc::clone(&credit),
             deadline,
             sequence: 0,
+            messages: messages.clone(),
         };
         let call = self.router.call(request);
         let (abort, registration) = AbortHandle::new_pair();
         let run: BoxFuture<'static, u64> = Box::pin(answer.run(call));
         self.running.push(Abortable::new(run, registration));
-        self.handles.insert(id, Handle { abort, credit });
+        let handle = Handle {
+            abort,
+            credit,
+            messages,
+        };
+        self.handles.insert(id, handle);
     }
 
     /// The plugin no longer wants an answer; the call is dropped, which cancels it.
     pub(super) fn cancel(&mut self, id: u64) {
         if let Some(handle) = self.handles.remove(&id) {
             handle.abort.abort();
+        }
+    }
+
+    /// The plugin sends a message, or (`None`) no more. False: more than it has credit for.
+    pub(super) fn message(&mut self, id: u64, message: Option<Bytes>) -> bool {
+        let Some(handle) = self.handles.get_mut(&id) else {
+            return true;
+        };
+        match (message, &handle.messages) {
+            (Some(message), Some(sender)) => sender.try_send(message).is_ok(),
+            (None, Some(sender)) => {
+                sender.finish();
+                handle.messages = None;
+                true
+            }
+            (_, None) => true,
         }
     }
 
@@ -117,11 +148,23 @@ struct Answer {
     credit: Arc<Semaphore>,
     deadline: Instant,
     sequence: u64,
+    messages: Option<Arc<MessageSender>>,
 }
 
 impl Answer {
     async fn run(mut self, mut call: CallStream) -> u64 {
-        let end = self.relay(&mut call).await;
+        let end = match self.messages.take() {
+            None => self.relay(&mut call).await,
+            Some(messages) => {
+                let (id, out) = (self.id, self.out.clone());
+                let credits = std::pin::pin!(give_credit(id, out, messages));
+                let relay = std::pin::pin!(self.relay(&mut call));
+                match select(relay, credits).await {
+                    Either::Left((end, _)) => end,
+                    Either::Right((never, _)) => match never {},
+                }
+            }
+        };
         match end {
             Ok(output) => self.send(host_frame::Body::Result(common::Result {
                 payload: output.payload,
@@ -190,6 +233,14 @@ impl Answer {
     fn send(&self, body: host_frame::Body) {
         let (id, body) = (self.id, Some(body));
         self.out.push(HostFrame { id, body });
+    }
+}
+
+/// Lets the plugin send more messages as those before are taken.
+async fn give_credit(id: u64, out: OutQueue, messages: Arc<MessageSender>) -> Infallible {
+    loop {
+        let taken = messages.taken(INITIAL_CREDIT / 2).await;
+        out.push(credit_frame(id, taken));
     }
 }
 

@@ -380,6 +380,7 @@ impl StreamTask {
             Action::Log { id, log } => self.on_log(id, log),
             Action::UploadCredit { id, chunks } => self.on_upload_credit(id, chunks),
             Action::OwnCall { id, call, payload } => self.on_own_call(id, *call, payload),
+            Action::OwnMessage { id, message } => self.on_own_message(id, message),
             Action::OwnCancelled { id } => self.own.cancel(id),
             Action::OwnCredit { id, chunks } => self.own.grant(id, chunks),
             Action::Health(change) => self.on_health(change),

@@ -71,6 +71,13 @@ pub(crate) enum Action<C> {
         /// The payload.
         payload: Bytes,
     },
+    /// A message that follows the payload of a call of the plugin.
+    OwnMessage {
+        /// The plugin's id of it.
+        id: u64,
+        /// The message; `None`: no more follow.
+        message: Option<Bytes>,
+    },
     /// The plugin no longer wants the answer to a call of its own; it is forgotten and answered.
     OwnCancelled {
         /// The plugin's id of it.

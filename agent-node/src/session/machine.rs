@@ -28,8 +28,12 @@ pub(crate) enum Stage {
 pub(crate) struct HostCall<C> {
     /// What the host keeps with it.
     pub(crate) data: C,
-    /// The sequence that the next chunk of the caller must have; `None`: the payload is whole.
+    /// The sequence that the next chunk of the caller must have; `None`: none is to come.
     pub(super) upload_next: Option<u64>,
+    /// Messages follow the payload.
+    pub(super) messages: bool,
+    /// Whether the payload was whole from the beginning, or is by now.
+    pub(super) whole: bool,
     /// Chunks of the payload that the plugin took by Credit frames.
     pub(super) upload_taken: u64,
     /// The sequence that the next chunk of the answer must have.
@@ -38,6 +42,15 @@ pub(crate) struct HostCall<C> {
     pub(super) credit: u64,
     /// Bytes of the fragments so far.
     pub(super) fragment_bytes: usize,
+}
+
+/// What is to come of a call after its first frame.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Coming {
+    /// More of the payload.
+    pub(crate) parts: bool,
+    /// Messages after the payload.
+    pub(crate) messages: bool,
 }
 
 /// One plugin's session.
@@ -95,14 +108,16 @@ impl<C> Machine<C> {
         self.own.len()
     }
 
-    /// Begins a call of the host and gives its id. `uploading`: more of its payload follows.
-    pub(crate) fn begin(&mut self, data: C, uploading: bool) -> u64 {
+    /// Begins a call of the host and gives its id.
+    pub(crate) fn begin(&mut self, data: C, coming: Coming) -> u64 {
         let id = self.next_id();
         self.calls.insert(
             id,
             HostCall {
                 data,
-                upload_next: uploading.then_some(0),
+                upload_next: (coming.parts || coming.messages).then_some(0),
+                messages: coming.messages,
+                whole: !coming.parts,
                 upload_taken: 0,
                 answer_next: 0,
                 credit: u64::from(INITIAL_CREDIT),
@@ -122,19 +137,37 @@ impl<C> Machine<C> {
         self.calls.iter().map(|(id, call)| (*id, &call.data))
     }
 
-    /// A caller sends more of its payload. `None`: pass it on; an error: the call must be given up.
-    pub(crate) fn upload(&mut self, id: u64, chunk: &common::Chunk) -> Option<String> {
+    /// A caller sends more of its payload, or a message. `None`: pass it on; an error: the call must be
+    /// given up with it.
+    pub(crate) fn upload(&mut self, id: u64, chunk: &common::Chunk) -> Option<(ErrorCode, String)> {
         let call = self.calls.get_mut(&id)?;
+        // The plugin works on the call as soon as the payload is whole.
+        let code = if call.whole && call.messages {
+            ErrorCode::OutcomeUnknown
+        } else {
+            ErrorCode::ProtocolViolation
+        };
         let Some(next) = call.upload_next else {
-            return Some("a chunk came after the last one of the payload".to_owned());
+            return Some((
+                code,
+                "a chunk came after the last one of the call".to_owned(),
+            ));
         };
         if chunk.sequence != next {
-            return Some(format!(
-                "chunk {next} of the payload is missing: chunk {} came in its place",
+            let text = format!(
+                "chunk {next} of the call is missing: chunk {} came in its place",
                 chunk.sequence
-            ));
+            );
+            return Some((code, text));
         }
-        call.upload_next = (!chunk.last).then_some(next + 1);
+        let ends_messages = call.whole && chunk.last;
+        if !ends_messages && next >= u64::from(INITIAL_CREDIT) + call.upload_taken {
+            let text = "more chunks of the call came than Credit frames allow".to_owned();
+            return Some((code, text));
+        }
+        let over = ends_messages || (chunk.last && !call.messages);
+        call.whole |= chunk.last;
+        call.upload_next = (!over).then_some(next + 1);
         None
     }
 

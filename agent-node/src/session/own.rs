@@ -18,8 +18,8 @@ use super::machine::Machine;
 enum OwnCall {
     /// Its payload is on its way.
     Uploading(Box<Upload>),
-    /// It is with the router.
-    Running,
+    /// It is with the router. While messages are to come: the place of the next.
+    Running { messages: Option<u64> },
     /// It was answered with an error while its payload was still on its way.
     Discarding,
 }
@@ -51,7 +51,7 @@ impl OwnCalls {
     }
 
     pub(super) fn is_running(&self, id: u64) -> bool {
-        matches!(self.calls.get(&id), Some(OwnCall::Running))
+        matches!(self.calls.get(&id), Some(OwnCall::Running { .. }))
     }
 
     pub(super) fn was_begun(&self, id: u64) -> bool {
@@ -67,7 +67,7 @@ impl OwnCalls {
     /// Forgets a call because it was answered with an error. True: the router must forget it, too.
     pub(super) fn forget(&mut self, id: u64) -> bool {
         match self.calls.remove(&id) {
-            Some(OwnCall::Running) => true,
+            Some(OwnCall::Running { .. }) => true,
             Some(OwnCall::Uploading(upload)) => {
                 self.bytes -= upload.payload.len();
                 self.calls.insert(id, OwnCall::Discarding);
@@ -152,7 +152,8 @@ impl<C> Machine<C> {
         }
         let first = std::mem::take(&mut call.payload);
         if !call.more {
-            self.own.calls.insert(id, OwnCall::Running);
+            let messages = call.messages.then_some(0);
+            self.own.calls.insert(id, OwnCall::Running { messages });
             return out.push(Action::OwnCall {
                 id,
                 call,
@@ -194,6 +195,8 @@ impl<C> Machine<C> {
     pub(super) fn on_own_chunk(&mut self, id: u64, chunk: common::Chunk, out: &mut Vec<Action<C>>) {
         let last = chunk.last;
         let step = match self.own.calls.remove(&id) {
+            // A message may cross the end of its call on the way.
+            None if !chunk.fragment && self.own.was_begun(id) => return,
             None => {
                 let text = format!("Chunk: no call of id {id} awaits more payload");
                 return self.violation(id, text, true, out);
@@ -204,7 +207,20 @@ impl<C> Machine<C> {
                 }
                 return;
             }
-            Some(OwnCall::Running) => {
+            Some(OwnCall::Running {
+                messages: Some(next),
+            }) if chunk.sequence == next => {
+                let messages = (!last).then_some(next + 1);
+                self.own.calls.insert(id, OwnCall::Running { messages });
+                let message = (!last).then_some(chunk.payload);
+                return out.push(Action::OwnMessage { id, message });
+            }
+            Some(OwnCall::Running { messages: Some(_) }) => {
+                let text = format!("Chunk: a message of call {id} is missing; the call is ended");
+                self.violation(id, text, true, out);
+                return out.push(Action::OwnCancelled { id });
+            }
+            Some(OwnCall::Running { messages: None }) => {
                 let text =
                     format!("Chunk: the payload of call {id} was whole already; the call is ended");
                 self.violation(id, text, true, out);
@@ -219,8 +235,22 @@ impl<C> Machine<C> {
                 body: Some(host_frame::Body::Credit(common::Credit::of(grant))),
             })),
             Step::Whole(upload) => {
-                let Upload { call, payload, .. } = *upload;
-                self.own.calls.insert(id, OwnCall::Running);
+                let Upload {
+                    call,
+                    payload,
+                    next,
+                    taken,
+                    ..
+                } = *upload;
+                let messages = call.messages.then_some(next);
+                if messages.is_some() {
+                    let credit = host_frame::Body::Credit(common::Credit::of(taken));
+                    out.push(Action::Send(HostFrame {
+                        id,
+                        body: Some(credit),
+                    }));
+                }
+                self.own.calls.insert(id, OwnCall::Running { messages });
                 out.push(Action::OwnCall {
                     id,
                     call,
@@ -242,7 +272,7 @@ impl<C> Machine<C> {
             return self.violation(id, text, true, out);
         }
         let running = match self.own.calls.remove(&id) {
-            Some(OwnCall::Running) => true,
+            Some(OwnCall::Running { .. }) => true,
             Some(OwnCall::Uploading(upload)) => {
                 self.own.bytes -= upload.payload.len();
                 false

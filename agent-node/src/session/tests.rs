@@ -14,10 +14,11 @@ use mesh_proto::common;
 use mesh_proto::plugin::{self, HostFrame, PluginFrame, host_frame, plugin_frame::Body};
 
 use super::limits::{INITIAL_CREDIT, MAX_OWN_CALLS, MAX_PAYLOAD_BYTES};
-use super::{Action, HealthChange, Machine, Stage};
+use super::{Action, Coming, HealthChange, Machine, Stage};
 
 mod bounds;
 mod codes;
+mod messages;
 
 type Session = Machine<&'static str>;
 
@@ -91,6 +92,22 @@ fn chunk(sequence: u64, bytes: usize, last: bool) -> common::Chunk {
     }
 }
 
+/// A part of a payload.
+fn part(sequence: u64, bytes: usize, last: bool) -> common::Chunk {
+    common::Chunk {
+        fragment: true,
+        ..chunk(sequence, bytes, last)
+    }
+}
+
+/// More of a payload is to come.
+fn parts() -> Coming {
+    Coming {
+        parts: true,
+        messages: false,
+    }
+}
+
 fn own_call(payload: &'static [u8], more: bool) -> Body {
     Body::Call(Box::new(common::Call {
         payload: Bytes::from_static(payload),
@@ -135,7 +152,10 @@ fn a_second_hello_or_ready_is_refused() {
 #[test]
 fn a_result_ends_its_call_and_gives_back_what_was_kept_with_it() {
     let mut session = ready();
-    let (first, second) = (session.begin("one", false), session.begin("two", false));
+    let (first, second) = (
+        session.begin("one", Coming::default()),
+        session.begin("two", Coming::default()),
+    );
     assert_eq!((first, second), (2, 4));
     let result = common::Result {
         payload: Bytes::from_static(b"42"),
@@ -160,7 +180,7 @@ fn a_result_ends_its_call_and_gives_back_what_was_kept_with_it() {
 #[test]
 fn an_error_of_the_plugin_says_where_it_happened_and_has_a_code() {
     let mut session = ready();
-    let id = session.begin("one", false);
+    let id = session.begin("one", Coming::default());
     let error = common::Error {
         message: "no such zone".to_owned(),
         ..common::Error::default()
@@ -184,7 +204,7 @@ fn an_error_of_the_plugin_says_where_it_happened_and_has_a_code() {
 #[test]
 fn answers_to_calls_that_never_were_or_ended_are_refused() {
     let mut session = ready();
-    let id = session.begin("one", false);
+    let id = session.begin("one", Coming::default());
     send(&mut session, id, Body::Result(common::Result::default()));
     for (id, says) in [
         (0, "the session's"),
@@ -220,7 +240,7 @@ fn an_error_frame_is_never_answered_with_an_error_frame() {
 #[test]
 fn the_late_answer_to_a_call_that_was_given_up_is_dropped_without_a_word() {
     let mut session = ready();
-    let id = session.begin("one", false);
+    let id = session.begin("one", Coming::default());
     assert_eq!(session.give_up(id), Some("one"));
     assert_eq!(session.give_up(id), None);
     assert!(send(&mut session, id, Body::Chunk(chunk(0, 1, false))).is_empty());
@@ -237,7 +257,7 @@ fn the_late_answer_to_a_call_that_was_given_up_is_dropped_without_a_word() {
 #[test]
 fn chunks_are_passed_on_in_order_within_their_credit_and_counted() {
     let mut session = ready();
-    let id = session.begin("one", false);
+    let id = session.begin("one", Coming::default());
     for sequence in 0..u64::from(INITIAL_CREDIT) {
         let actions = send(&mut session, id, Body::Chunk(chunk(sequence, 1, false)));
         assert!(matches!(actions.as_slice(), [Action::Chunk { .. }]));
@@ -259,7 +279,7 @@ fn chunks_are_passed_on_in_order_within_their_credit_and_counted() {
 #[test]
 fn a_gap_or_a_chunk_beyond_credit_ends_the_call_for_both_sides() {
     let mut gap = ready();
-    let id = gap.begin("one", false);
+    let id = gap.begin("one", Coming::default());
     let actions = send(&mut gap, id, Body::Chunk(chunk(1, 1, false)));
     let (told, _, text) = refusal(&actions);
     assert_eq!(told, id);
@@ -273,7 +293,7 @@ fn a_gap_or_a_chunk_beyond_credit_ends_the_call_for_both_sides() {
         other => panic!("{other:?}"),
     }
     let mut flood = ready();
-    let id = flood.begin("one", false);
+    let id = flood.begin("one", Coming::default());
     for sequence in 0..u64::from(INITIAL_CREDIT) {
         send(&mut flood, id, Body::Chunk(chunk(sequence, 1, false)));
     }
@@ -302,7 +322,7 @@ fn a_frame_that_cannot_be_read_ends_the_call_that_it_was_about() {
         ),
     ] {
         let mut session = ready();
-        session.begin("one", false);
+        session.begin("one", Coming::default());
         let actions = give(&mut session, inbound);
         let (told, refused, _) = refusal(&actions);
         assert_eq!((told, refused), (2, code));
@@ -318,7 +338,7 @@ fn a_frame_that_cannot_be_read_ends_the_call_that_it_was_about() {
 #[test]
 fn garbage_for_no_call_gets_an_error_for_its_id_and_nothing_else_happens() {
     let mut session = ready();
-    session.begin("one", false);
+    session.begin("one", Coming::default());
     let oversize = Inbound::Oversize {
         id: 9,
         bytes: 1 << 20,
@@ -361,14 +381,19 @@ fn what_a_later_version_carries_out_is_unsupported_and_says_so() {
 #[test]
 fn a_callers_chunks_must_come_in_order_and_end() {
     let mut session = ready();
-    let id = session.begin("one", true);
+    let id = session.begin("one", parts());
     assert_eq!(session.upload(id, &chunk(0, 1, false)), None);
     let gap = session.upload(id, &chunk(2, 1, false)).unwrap();
-    assert!(gap.contains("chunk 1 of the payload is missing"), "{gap}");
+    assert_eq!(gap.0, ErrorCode::ProtocolViolation);
+    assert!(
+        gap.1.contains("chunk 1 of the call is missing"),
+        "{}",
+        gap.1
+    );
     assert_eq!(session.upload(id, &chunk(1, 1, true)), None);
     let late = session.upload(id, &chunk(2, 1, true)).unwrap();
-    assert!(late.contains("after the last one"), "{late}");
-    let whole = session.begin("two", false);
+    assert!(late.1.contains("after the last one"), "{}", late.1);
+    let whole = session.begin("two", Coming::default());
     assert!(session.upload(whole, &chunk(0, 1, true)).is_some());
 }
 
@@ -432,7 +457,7 @@ fn a_gap_in_an_own_payload_ends_the_call_once_and_the_rest_is_dropped() {
     assert_eq!((id, code), (1, ErrorCode::ProtocolViolation));
     assert!(send(&mut session, 1, Body::Chunk(chunk(4, 1, false))).is_empty());
     assert!(send(&mut session, 1, Body::Chunk(chunk(5, 1, true))).is_empty());
-    let (_, _, text) = refusal(&send(&mut session, 1, Body::Chunk(chunk(6, 1, true))));
+    let (_, _, text) = refusal(&send(&mut session, 1, Body::Chunk(part(6, 1, true))));
     assert!(
         text.contains("no call of id 1 awaits more payload"),
         "{text}"
@@ -456,7 +481,7 @@ fn a_cancelled_own_call_is_answered_and_a_crossing_cancel_is_not() {
 fn credit_goes_to_whichever_side_the_id_belongs_to() {
     let mut session = ready();
     let credit = || Body::Credit(common::Credit::of(5));
-    let id = session.begin("one", true);
+    let id = session.begin("one", parts());
     assert!(matches!(
         send(&mut session, id, credit()).as_slice(),
         [Action::UploadCredit { id: 2, chunks: 5 }]
@@ -475,7 +500,7 @@ fn credit_goes_to_whichever_side_the_id_belongs_to() {
 #[test]
 fn a_log_line_goes_to_its_running_call_and_else_to_the_log_alone() {
     let mut session = ready();
-    let id = session.begin("one", false);
+    let id = session.begin("one", Coming::default());
     let log = || Body::Log(common::Log::default());
     assert!(matches!(
         send(&mut session, id, log()).as_slice(),
@@ -538,8 +563,8 @@ fn a_plugin_that_does_not_know_health_checks_lives_all_the_same() {
 #[test]
 fn the_end_of_a_stream_gives_back_all_calls() {
     let mut session = ready();
-    session.begin("one", false);
-    session.begin("two", false);
+    session.begin("one", Coming::default());
+    session.begin("two", Coming::default());
     let mut ended = session.end_all();
     ended.sort_unstable();
     assert_eq!(ended, [(2, "one"), (4, "two")]);

@@ -30,6 +30,14 @@ fn open(slots: &mut Slots, now: u64) -> Ticket {
     slots.open(target, now, now + 30 * SECOND).unwrap()
 }
 
+/// The upload of so many bytes beyond the first frame.
+fn upload(rest: usize, credit: u32) -> Upload {
+    let payload = Bytes::from(vec![0; 100 + rest]);
+    let mut call = common::Call::default();
+    let input = payload.into();
+    Upload::begin(&mut call, input, 100, credit, || Waker::noop().clone()).unwrap()
+}
+
 fn message(to: &Subject, payload: Bytes, status: Option<StatusCode>) -> Message {
     Message {
         subject: to.clone(),
@@ -176,11 +184,7 @@ fn nobody_there_means_not_processed_only_when_no_frame_can_have_arrived() {
 
     // Three frames, none of which arrived.
     let large = open(&mut slots, 0);
-    let upload = |rest: usize| Upload {
-        rest: vec![0; rest].into(),
-        sequence: 0,
-        credit: 4,
-    };
+    let upload = |rest: usize| upload(rest, 4);
     slots.upload(large.index, large.call_id, upload(200));
     assert!(slots.next_upload().is_some() && slots.next_upload().is_some());
     for _ in 0..2 {
@@ -372,17 +376,33 @@ fn after_a_reconnect_calls_live_on_signs_of_life() {
     close(&mut slots, &silent);
     // A payload of which a part may be lost is not trusted, whatever the node says.
     let torn = open(&mut slots, 2 * SECOND);
-    let upload = Upload {
-        rest: vec![0; 300].into(),
-        sequence: 0,
-        credit: 1,
-    };
-    slots.upload(torn.index, torn.call_id, upload);
+    slots.upload(torn.index, torn.call_id, upload(300, 1));
     slots.next_upload();
     slots.verify_all(2 * SECOND);
     reply(&mut slots, &torn, 2 * SECOND, known());
     sweep(&mut slots, 3 * SECOND);
     assert_eq!(error(&mut slots, &torn), Some(ErrorCode::OutcomeUnknown));
+}
+
+#[test]
+fn a_call_with_messages_does_not_outlive_a_loss_whatever_has_come_back() {
+    let mut slots = slots();
+    let call = open(&mut slots, 0);
+    let (_sender, source) = crate::messages(1);
+    let input = crate::CallInput {
+        payload: Bytes::new(),
+        messages: Some(source),
+    };
+    let upload = Upload::begin(&mut common::Call::default(), input, 100, 4, || {
+        Waker::noop().clone()
+    });
+    slots.upload(call.index, call.call_id, upload.unwrap());
+    reply(&mut slots, &call, 0, chunk(0, 1, false));
+    slots.verify_all(2 * SECOND);
+    reply(&mut slots, &call, 2 * SECOND, known());
+    sweep(&mut slots, 3 * SECOND);
+    assert!(matches!(take(&mut slots, &call), Some(CallEvent::Chunk(_))));
+    assert_eq!(error(&mut slots, &call), Some(ErrorCode::OutcomeUnknown));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::*;
 /// Chunks that are dropped without a word: what is kept for calls that were refused.
 fn silently_dropped(session: &mut Session, ids: impl Iterator<Item = u64>) -> usize {
     ids.filter(|id| {
-        let last = Body::Chunk(chunk(0, 1, true));
+        let last = Body::Chunk(part(0, 1, true));
         send(session, *id, last).is_empty()
     })
     .count()
@@ -41,7 +41,7 @@ fn an_empty_part_of_an_own_payload_ends_the_call() {
 #[test]
 fn an_empty_fragment_of_an_answer_ends_the_call_for_both_sides() {
     let mut session = ready();
-    let id = session.begin("one", false);
+    let id = session.begin("one", Coming::default());
     // A chunk of a stream may be empty: it is the caller's.
     let part = Body::Chunk(chunk(0, 0, false));
     assert!(matches!(
@@ -62,9 +62,9 @@ fn an_empty_fragment_of_an_answer_ends_the_call_for_both_sides() {
 #[test]
 fn a_plugin_can_take_credit_for_chunks_that_were_sent_to_it_alone() {
     let mut session = ready();
-    let whole = session.begin("whole", false);
+    let whole = session.begin("whole", Coming::default());
     assert_eq!(session.take_upload_credit(whole, 5), 0);
-    let id = session.begin("one", true);
+    let id = session.begin("one", parts());
     // It had the first 64 from the beginning, and was sent nothing yet.
     assert_eq!(session.take_upload_credit(id, 1_000), 0);
     for sequence in 0..10 {
@@ -109,7 +109,7 @@ fn too_many_own_calls_are_shed() {
 #[test]
 fn fragments_beyond_the_largest_payload_end_the_call() {
     let mut session = ready();
-    let id = session.begin("one", false);
+    let id = session.begin("one", Coming::default());
     session.grant(id, 100_000);
     let part = 200 * 1024;
     let mut ended = false;

@@ -4,7 +4,7 @@ use super::*;
 
 fn ended_with(error: common::Error) -> common::Error {
     let mut session = ready();
-    let id = session.begin("one", false);
+    let id = session.begin("one", Coming::default());
     match send(&mut session, id, Body::Error(error)).pop() {
         Some(Action::Ended { end: Err(end), .. }) => end,
         other => panic!("{other:?}"),
