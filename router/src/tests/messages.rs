@@ -52,14 +52,15 @@ fn open(name: &str) -> (MessageSender, CallRequest) {
     for message in ["one", "two"] {
         sender.try_send(message.into()).unwrap();
     }
-    let mut request = CallRequest::new(service(name), Bytes::new());
+    let mut request =
+        CallRequest::new(service(name), Bytes::new()).with_timeout(Duration::from_millis(500));
     request.messages = Some(source);
     (sender, request)
 }
 
 #[tokio::test]
 async fn a_call_is_tried_elsewhere_only_while_none_of_its_messages_was_taken() {
-    for (messages, attempts) in [(0, 2), (1, 1)] {
+    for messages in [0, 1] {
         let host = Arc::new(Taking {
             messages,
             begun: AtomicU64::new(0),
@@ -68,7 +69,8 @@ async fn a_call_is_tried_elsewhere_only_while_none_of_its_messages_was_taken() {
         let (_sender, request) = open("again");
         let error = router.call(request).finish().await.unwrap_err();
         assert_eq!(error.code, ErrorCode::Draining);
-        assert_eq!(host.begun.load(Ordering::Relaxed), attempts, "{messages}");
+        let begun = host.begun.load(Ordering::Relaxed);
+        assert_eq!(begun > 1, messages == 0, "{begun}");
     }
 }
 
