@@ -67,12 +67,12 @@ fn a_fault_before_the_payload_is_whole_means_not_processed_and_afterwards_nobody
 }
 
 fn open(more: bool) -> Body {
-    Body::Call(common::Call {
+    Body::Call(Box::new(common::Call {
         payload: Bytes::from_static(b"x"),
         more,
         messages: true,
         ..common::Call::default()
-    })
+    }))
 }
 
 #[test]
