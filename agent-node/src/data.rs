@@ -16,6 +16,7 @@ mod own_calls;
 mod pace;
 mod path;
 mod plane;
+mod pulse;
 mod reply;
 mod stalled;
 mod state;

@@ -12,12 +12,14 @@ pub(crate) mod ids;
 pub(crate) mod limits;
 mod machine;
 mod own;
+mod pulse;
 pub(crate) mod refusal;
 mod schema;
 
 pub(crate) use action::{Action, End, Severity};
 pub(crate) use health::HealthChange;
 pub(crate) use machine::{Coming, Machine, Stage};
+pub(crate) use pulse::{Beat, Pulse};
 
 #[cfg(test)]
 mod tests;

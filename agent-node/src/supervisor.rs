@@ -24,7 +24,7 @@ use crate::launch::LaunchBook;
 use crate::metrics::AgentMetrics;
 use crate::run::Stages;
 
-pub(crate) use usage::{Usage, UsageMeter};
+pub(crate) use usage::{Usage, UsageMeter, processor_time};
 
 /// What the supervisor works with.
 #[derive(Debug)]

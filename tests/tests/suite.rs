@@ -17,6 +17,7 @@ mod suite {
     mod end_to_end;
     mod faults;
     mod graph;
+    mod liveness;
     mod new_plugin;
     mod overload;
     mod trace;

@@ -13,6 +13,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) draining: Option<&'a str>,
     /// The plugin has said that it is ready.
     pub(crate) ready: bool,
+    /// The plugin gives no sign of life.
+    pub(crate) hangs: bool,
     /// Calls in flight on the agent, and the most that it takes.
     pub(crate) agent: Usage,
     /// Calls in flight at the instance, and the most that it takes.
@@ -58,6 +60,11 @@ pub(crate) fn admit(now: &Situation<'_>) -> Result<(), MeshError> {
         let text = "the plugin is attached but has not yet said that it is ready";
         return Err(MeshError::new(ErrorCode::Unavailable, text));
     }
+    if now.hangs {
+        let text = "the plugin hangs: it does not answer when it is asked whether it is alive; try \
+                    another instance";
+        return Err(MeshError::new(ErrorCode::Unavailable, text));
+    }
     let full = if now.instance.is_full() {
         format!(
             "the instance has {} calls in flight, which is its limit",
@@ -91,6 +98,7 @@ mod tests {
             agent_draining: false,
             draining: None,
             ready: true,
+            hangs: false,
             agent: Usage {
                 used: 3,
                 limit: 100,
@@ -159,5 +167,10 @@ mod tests {
             ..calm()
         };
         assert_eq!(admit(&starting).unwrap_err().code, ErrorCode::Unavailable);
+        let hangs = Situation {
+            hangs: true,
+            ..calm()
+        };
+        assert_eq!(admit(&hangs).unwrap_err().code, ErrorCode::Unavailable);
     }
 }

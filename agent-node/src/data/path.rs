@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbox::serve_inbox;
 use super::plane::{Plane, PlaneConfig};
+use super::pulse;
 use super::stream::Streams;
 use super::sweep::sweep;
 use super::welcome::Door;
@@ -47,6 +48,7 @@ impl DataPath {
         let (router, driver) = Router::new(self.router, self.bus.clone(), self.tables, Some(local));
         tasks.spawn("router", driver.run(stop.clone().cancelled_owned()));
         tasks.spawn("deadlines", sweep(plane.clone(), stop.clone()));
+        tasks.spawn("plugins' pulse", pulse::watch(plane.clone(), stop.clone()));
         tasks.spawn(
             "node inbox",
             take_calls(plane.clone(), self.bus, self.generation, stop.clone()),

@@ -18,7 +18,6 @@ use super::call::{InFlight, ReplyPath};
 use super::out::{OutQueue, OutStream};
 use super::state::{Calls, Session, SessionKey, State};
 use crate::metrics::AgentMetrics;
-use crate::session::refusal::wire_error;
 use crate::session::{End, Machine};
 
 /// What the plane is made with.
@@ -108,21 +107,8 @@ impl Plane {
     pub(super) fn close(&self, key: SessionKey, reason: &str) -> Option<Session> {
         let mut state = self.lock();
         let mut session = state.sessions.close(key)?;
-        let place = session.machine.place().clone();
-        for (id, call) in session.machine.end_all() {
-            let (code, text) = if session.out.was_written(id) {
-                let text = format!(
-                    "the plugin was lost while it worked on the call ({reason}); whether it was \
-                     processed is not known"
-                );
-                (ErrorCode::OutcomeUnknown, text)
-            } else {
-                let text = format!("the plugin was lost before the call reached it ({reason})");
-                (ErrorCode::InstanceGone, text)
-            };
-            let end = Err(wire_error(code, text, &place));
-            self.ended(&mut state.calls, &mut session, call, end);
-        }
+        let text = format!("the plugin was lost ({reason})");
+        self.give_up_all(&mut state.calls, &mut session, &text);
         drop(state);
         session.out.finish(Ok(()));
         session.calmer.notify_waiters();
@@ -270,7 +256,9 @@ impl Plane {
             .filter_map(|session| {
                 let plugin = session.plugin.as_ref()?;
                 let in_flight = session.machine.in_flight();
-                Some(session.load.report(plugin.instance, in_flight))
+                let mut load = session.load.report(plugin.instance, in_flight);
+                load.unresponsive = session.pulse.is_unresponsive();
+                Some(load)
             })
             .collect()
     }

@@ -18,7 +18,7 @@ use super::load::Load;
 use super::out::OutQueue;
 use crate::metrics::PluginMeters;
 use crate::session::ids::IdHasher;
-use crate::session::{Machine, Stage};
+use crate::session::{Machine, Pulse, Stage};
 use mesh_core::error::{ErrorCode, MeshError, Place};
 
 /// Names one session for as long as the agent runs.
@@ -33,7 +33,7 @@ pub(crate) struct SessionKey {
 pub(super) struct Session {
     serial: u64,
     /// Who opened it.
-    peer: PeerInfo,
+    pub(super) peer: PeerInfo,
     pub(super) machine: Machine<InFlight>,
     pub(super) out: OutQueue,
     /// Ends the task that reads the stream.
@@ -47,6 +47,8 @@ pub(super) struct Session {
     /// Told whenever a call ends or Drained comes, while it drains.
     pub(super) calmer: Arc<Notify>,
     pub(super) load: Load,
+    /// Whether the plugin gives signs of life.
+    pub(super) pulse: Pulse,
 }
 
 /// What is known of a plugin after the handshake.
@@ -127,6 +129,7 @@ impl Sessions {
             drained: false,
             calmer: Arc::new(Notify::new()),
             load: Load::default(),
+            pulse: Pulse::new(Instant::now()),
         });
         SessionKey { index, serial }
     }
@@ -215,6 +218,7 @@ impl State {
             agent_draining,
             draining: session.draining.as_deref(),
             ready: session.machine.stage() == Stage::Ready,
+            hangs: session.pulse.hangs(),
             agent: Usage {
                 used,
                 limit: max_in_flight,

@@ -255,6 +255,9 @@ impl StreamTask {
                     greeted = greeted || self.is_greeted();
                 }
             }
+            if self.stalled.is_full() {
+                self.decide(|session, _| session.machine.not_listened_to());
+            }
             // A plugin that does not read what it is owed is not listened to until it does.
             tokio::select! {
                 biased;

@@ -62,6 +62,8 @@ pub(crate) struct Machine<C> {
     pub(super) given_up: GivenUp,
     pub(super) own: OwnCalls,
     pub(super) health: HealthWatch,
+    /// A frame has come.
+    heard: bool,
     pub(super) last_id: u64,
 }
 
@@ -78,6 +80,7 @@ impl<C> Machine<C> {
             given_up: GivenUp::default(),
             own: OwnCalls::default(),
             health: HealthWatch::default(),
+            heard: false,
             last_id: 0,
         }
     }
@@ -202,14 +205,6 @@ impl<C> Machine<C> {
         Some(call.data)
     }
 
-    /// The stream has ended: all calls of the host that ran, with their ids.
-    pub(crate) fn end_all(&mut self) -> Vec<(u64, C)> {
-        self.calls
-            .drain()
-            .map(|(id, call)| (id, call.data))
-            .collect()
-    }
-
     /// The answer to a call of the plugin was sent; its id is free again.
     pub(crate) fn own_ended(&mut self, id: u64) {
         self.own.ended(id);
@@ -222,12 +217,27 @@ impl<C> Machine<C> {
         }
         let tick = self.health.tick(self.calls.len());
         if tick.ask {
-            let id = self.next_id();
-            self.health.asked(id);
-            let body = Some(host_frame::Body::HealthCheck(HealthCheck {}));
-            out.push(Action::Send(HostFrame { id, body }));
+            out.push(Action::Send(self.health_check()));
         }
         out.extend(tick.change.map(Action::Health));
+    }
+
+    /// Asks the plugin for its health.
+    pub(crate) fn health_check(&mut self) -> HostFrame {
+        let id = self.next_id();
+        self.health.asked(id);
+        let body = Some(host_frame::Body::HealthCheck(HealthCheck {}));
+        HostFrame { id, body }
+    }
+
+    /// Whether a frame has come since this was asked last, or the plugin was not listened to.
+    pub(crate) fn was_heard(&mut self) -> bool {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// The plugin is not listened to for now: its silence tells nothing.
+    pub(crate) fn not_listened_to(&mut self) {
+        self.heard = true;
     }
 
     /// The frame that asks the plugin to drain.
@@ -244,6 +254,7 @@ impl<C> Machine<C> {
 
     /// Takes one frame of the plugin.
     pub(crate) fn on_frame(&mut self, inbound: Inbound<PluginFrame>, out: &mut Vec<Action<C>>) {
+        self.heard = true;
         if let Some(change) = self.health.heard() {
             out.push(Action::Health(change));
         }

@@ -559,14 +559,3 @@ fn a_plugin_that_does_not_know_health_checks_lives_all_the_same() {
     };
     assert!(send(&mut session, id, Body::Error(unsupported)).is_empty());
 }
-
-#[test]
-fn the_end_of_a_stream_gives_back_all_calls() {
-    let mut session = ready();
-    session.begin("one", Coming::default());
-    session.begin("two", Coming::default());
-    let mut ended = session.end_all();
-    ended.sort_unstable();
-    assert_eq!(ended, [(2, "one"), (4, "two")]);
-    assert_eq!(session.in_flight(), 0);
-}

@@ -1,6 +1,7 @@
 //! What processes use, from `/proc` on Linux; 0 elsewhere.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use mesh_core::id::InstanceId;
 use tokio::time::Instant;
@@ -61,6 +62,13 @@ impl UsageMeter {
     }
 }
 
+/// The processor time that a process has used.
+pub(crate) fn processor_time(pid: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Some(Duration::from_millis(ticks(&stat)? * 1_000 / per_second))
+}
+
 /// Processor ticks and resident pages of a process.
 fn read(pid: u32) -> Option<(u64, u64)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -86,7 +94,6 @@ fn pages(statm: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn times_are_found_behind_any_program_name() {

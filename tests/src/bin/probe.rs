@@ -26,6 +26,14 @@ struct Sleep {
 }
 
 #[derive(Deserialize, JsonSchema)]
+struct Nest {
+    /// The plugin that sleeps
+    plugin: String,
+    /// Milliseconds
+    ms: u64,
+}
+
+#[derive(Deserialize, JsonSchema)]
 struct Log {
     /// RFC 5424 level in small letters
     level: String,
@@ -88,6 +96,13 @@ async fn sleep(args: Sleep, ctx: Context) -> Result<String, ToolError> {
         ctx.progress(slept as f64, args.ms as f64, format!("{slept} ms"));
     }
     Ok(format!("slept {slept} ms"))
+}
+
+/// Sleeps in another plugin.
+async fn nest(args: Nest, ctx: Context) -> Result<ToolOutput, ToolError> {
+    let _running = Sleeping::begin();
+    let arguments = serde_json::json!({"ms": args.ms});
+    Ok(ctx.call_tool(&args.plugin, "sleep", &arguments).await?)
 }
 
 async fn log(args: Log, ctx: Context) -> Result<String, ToolError> {
@@ -158,6 +173,8 @@ fn main() -> ExitCode {
             Ok(args.text)
         })
         .tool(Tool::new("sleep"), sleep)
+        .tool(Tool::new("nap").idempotent(), sleep)
+        .tool(Tool::new("nest"), nest)
         .tool(Tool::new("log"), log)
         .tool(Tool::new("load"), run_load)
         .tool(Tool::new("fail"), async |_: NoArgs, _| {

@@ -97,9 +97,12 @@ impl Node {
         let leaving = CancellationToken::new();
         let checks = Arc::new(Semaphore::new(CHECKS));
         let address = sockets.for_plugins();
+        let mut router = RouterConfig::new(name.clone());
+        // What is refused is told at once.
+        router.patience = Duration::ZERO;
         let path = DataPath {
             plane: config,
-            router: RouterConfig::new(name.clone()),
+            router,
             bus,
             tables,
             generation: Generation(1),

@@ -1,0 +1,221 @@
+//! A node or a plugin that stops without a word: calls end at once, or go elsewhere, and nothing is left
+//! behind of those that are given up.
+
+use std::time::{Duration, Instant};
+
+use harness::mesh::{Mesh, PATIENCE, Plan, Role, mcp_request};
+use harness::{http_client, wait};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+/// A lost node is noticed within a second; the rest is for a busy machine.
+const SOON: Duration = Duration::from_millis(2_500);
+
+/// A mesh with a probe on each of two nodes.
+async fn two_probes() -> Mesh {
+    let mesh = Plan::new()
+        .agent("node-a")
+        .plugin("probe")
+        .agent("node-b")
+        .plugin("probe")
+        .start()
+        .await;
+    wait::until("both probes are active", PATIENCE, || async {
+        let plugins = mesh.plugins()?;
+        let active = plugins.to_string().matches("\"active\"").count();
+        anyhow::ensure!(active >= 2, "{plugins}");
+        anyhow::Ok(())
+    })
+    .await;
+    mesh.wait_tool("probe_nap").await;
+    mesh
+}
+
+type Call = JoinHandle<(Value, Instant)>;
+
+/// Begins calls of a tool.
+fn begin(mesh: &Mesh, count: u32, tool: &str, arguments: &Value) -> Vec<Call> {
+    let params = json!({"name": tool, "arguments": arguments});
+    (0..count)
+        .map(|_| {
+            let (url, params) = (mesh.mcp_url(), params.clone());
+            tokio::spawn(async move {
+                let answer = mcp_request(&url, "tools/call", params).await.unwrap();
+                (answer, Instant::now())
+            })
+        })
+        .collect()
+}
+
+/// The sum of all lines of a metric.
+async fn metric(role: &Role, name: &str) -> anyhow::Result<u64> {
+    let url = format!("http://127.0.0.1:{}/metrics", role.admin_port);
+    let text = http_client::get(&url).await?.body;
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    lines
+        .map(|line| {
+            let value = line.rsplit(' ').next().unwrap_or_default();
+            value.parse::<u64>().map_err(|_| anyhow::anyhow!("{line}"))
+        })
+        .sum()
+}
+
+const AT_AGENT: &str = "plugmesh_agent_in_flight";
+const FROM_HERE: &str = "plugmesh_bus_calls_in_flight";
+
+/// Waits until so many calls run at all agents together, and some at each.
+async fn all_run(mesh: &Mesh, count: u64) {
+    wait::until("the calls run at all agents", PATIENCE, || async {
+        let mut sum = 0;
+        for agent in &mesh.agents {
+            let here = metric(agent, AT_AGENT).await?;
+            anyhow::ensure!(here > 0, "none at {}", agent.name);
+            sum += here;
+        }
+        anyhow::ensure!(sum == count, "{sum} of {count}");
+        anyhow::Ok(())
+    })
+    .await;
+}
+
+/// Waits for calls that were in flight when a part was lost. Those that may be repeated must be answered;
+/// of the others some were lost, and each says so in time.
+async fn judge(naps: Vec<Call>, sleeps: Vec<Call>, lost_at: Instant, soon: Duration, says: &str) {
+    let mut lost = 0;
+    let mut last = Duration::ZERO;
+    for call in sleeps {
+        let (answer, ended) = call.await.unwrap();
+        if answer["result"].is_object() {
+            continue;
+        }
+        assert_eq!(
+            answer["error"]["data"]["code"], "outcome_unknown",
+            "{answer}"
+        );
+        assert!(answer.to_string().contains(says), "{answer}");
+        lost += 1;
+        last = last.max(ended - lost_at);
+    }
+    println!("{lost} calls were lost, the last one was told {last:?} after");
+    assert!(lost > 0, "no call ran where the loss was");
+    assert!(last < soon, "{last:?}");
+    for call in naps {
+        let (answer, _) = call.await.unwrap();
+        assert!(answer["result"].is_object(), "may be repeated: {answer}");
+    }
+}
+
+/// Calls one after the other, each of which must be answered quickly.
+async fn calls_are_quick(mesh: &Mesh, count: u32) {
+    for number in 0..count {
+        let begun = Instant::now();
+        let answer = mesh.call_tool("probe_echo", json!({"text": "x"})).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer["result"]["content"][0]["text"], "x", "{answer}");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(700), "call {number}: {took:?}");
+    }
+}
+
+#[tokio::test]
+async fn calls_to_an_agent_that_was_stopped_end_within_a_second_or_are_answered_elsewhere() {
+    let mut mesh = two_probes().await;
+    let ms = json!({"ms": 3_000});
+    let naps = begin(&mesh, 12, "probe_nap", &ms);
+    let sleeps = begin(&mesh, 12, "probe_sleep", &ms);
+    all_run(&mesh, 24).await;
+    let lost_at = Instant::now();
+    mesh.agents[1].process().signal(Signal::STOP);
+    judge(naps, sleeps, lost_at, SOON, "node-b is silent").await;
+    calls_are_quick(&mesh, 50).await;
+    // It takes calls again as soon as it is heard.
+    mesh.agents[1].process().signal(Signal::CONT);
+    wait::until("both serve again", PATIENCE, || async {
+        let text = mesh.call_tool("probe_pid", json!({})).await?.to_string();
+        let other = mesh.call_tool("probe_pid", json!({})).await?.to_string();
+        anyhow::ensure!(
+            text.contains("result") && other.contains("result"),
+            "{text}"
+        );
+        anyhow::ensure!(text != other, "one only: {text}");
+        anyhow::Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_to_an_agent_that_was_killed_end_within_a_second_or_are_answered_elsewhere() {
+    let mut mesh = two_probes().await;
+    let ms = json!({"ms": 3_000});
+    let naps = begin(&mesh, 12, "probe_nap", &ms);
+    let sleeps = begin(&mesh, 12, "probe_sleep", &ms);
+    all_run(&mesh, 24).await;
+    let lost_at = Instant::now();
+    mesh.agents[1].kill();
+    judge(naps, sleeps, lost_at, SOON, "node-b has gone").await;
+    calls_are_quick(&mesh, 50).await;
+}
+
+#[tokio::test]
+async fn calls_of_a_plugin_that_hangs_are_given_up_or_answered_elsewhere() {
+    let mesh = two_probes().await;
+    let ms = json!({"ms": 6_000});
+    let naps = begin(&mesh, 12, "probe_nap", &ms);
+    let sleeps = begin(&mesh, 12, "probe_sleep", &ms);
+    all_run(&mesh, 24).await;
+    let answer = mesh.call_tool("probe_pid", json!({})).await.unwrap();
+    let pid = answer["result"]["content"][0]["text"].as_str().unwrap();
+    let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+    let lost_at = Instant::now();
+    kill_process(pid, Signal::STOP).unwrap();
+    // Once its agent says that it does not answer, calls go to the other one.
+    tokio::time::sleep(Duration::from_millis(3_000)).await;
+    calls_are_quick(&mesh, 50).await;
+    judge(naps, sleeps, lost_at, Duration::from_secs(6), "hangs").await;
+}
+
+#[tokio::test]
+async fn calls_that_are_given_up_leave_nothing_behind_on_any_hop() {
+    let probe = |plan: Plan, name: &str| plan.plugin_as(name, &["probe"], &[("PROBE_NAME", name)]);
+    let plan = Plan::new().gateway_lines("call_timeout = \"3s\"");
+    let plan = probe(plan.agent("node-a"), "front");
+    let plan = probe(plan.agent("node-b"), "back");
+    let mesh = plan.start().await;
+    mesh.wait_tool("front_nest").await;
+    mesh.wait_tool("back_sleep").await;
+    for by_deadline in [false, true] {
+        let arguments = json!({"plugin": "back", "ms": 60_000});
+        let calls = begin(&mesh, 8, "front_nest", &arguments);
+        // Each is a call to the one plugin, and one from there to the other.
+        all_run(&mesh, 16).await;
+        if by_deadline {
+            for call in calls {
+                let (answer, _) = call.await.unwrap();
+                let code = &answer["error"]["data"]["code"];
+                assert_eq!(code, "deadline_exceeded", "{answer}");
+            }
+        } else {
+            for call in calls {
+                call.abort();
+            }
+        }
+        let begun = Instant::now();
+        wait::until("nothing is left", Duration::from_secs(2), || async {
+            for role in mesh.agents.iter().chain([&mesh.gateway]) {
+                for name in [AT_AGENT, FROM_HERE] {
+                    let left = metric(role, name).await?;
+                    anyhow::ensure!(left == 0, "{left} of {name} at {}", role.name);
+                }
+            }
+            anyhow::Ok(())
+        })
+        .await;
+        println!(
+            "by deadline: {by_deadline}: all was free after {:?}",
+            begun.elapsed()
+        );
+        let answer = mesh.call_tool("back_running", json!({})).await.unwrap();
+        assert_eq!(answer["result"]["content"][0]["text"], "0", "{answer}");
+    }
+}
