@@ -24,7 +24,7 @@ const ANSWER_US: u64 = 400_000;
 
 /// How long a node on whose subject nobody listens has to come back: its agent may be reconnecting,
 /// with pauses of 250 ms at most.
-const MISSING_US: u64 = 600_000;
+const MISSING_US: u64 = 500_000;
 
 /// How often it is asked meanwhile.
 const ASK_AGAIN_US: u64 = 100_000;
@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(world.looks(400, 695, true), []);
         world.peers.missed(world.peer, 695 * MS);
         let found = world.looks(695, 1_400, true);
-        assert_eq!(found.last(), Some(&(1_295, Verdict::Gone)));
+        assert_eq!(found.last(), Some(&(1_195, Verdict::Gone)));
     }
 
     #[test]

@@ -105,6 +105,7 @@ fn heard(inner: &Inner, beacon: LoadBeacon) {
             let report = Report {
                 in_flight: load.in_flight,
                 latency: Duration::from_micros(load.latency_us),
+                calls: load.calls,
                 unresponsive: load.unresponsive,
                 interval,
             };

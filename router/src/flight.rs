@@ -29,8 +29,11 @@ struct Busy {
     /// Decaying average of this router's calls, and when the last one ended.
     latency: Duration,
     measured: Option<Instant>,
-    /// What its beacons say of it.
+    /// What its beacons say of it: how long calls take, how many there were, and when there was one
+    /// more.
     reported: Duration,
+    calls: u64,
+    called: Option<Instant>,
     outlier: Outlier,
     /// It refused a call: until then it is a bad choice.
     refused_until: Option<Instant>,
@@ -56,12 +59,17 @@ impl Busy {
         } else {
             Health::Good
         };
-        let fresh = |measured| now.saturating_duration_since(measured) < LATENCY_LIFE;
+        let fresh = |at: Option<Instant>| {
+            at.is_some_and(|at| now.saturating_duration_since(at) < LATENCY_LIFE)
+        };
         Signal {
             in_flight: self.own.saturating_add(self.others),
-            latency: match self.measured {
-                Some(measured) if fresh(measured) => self.latency,
-                _ => self.reported,
+            latency: if fresh(self.measured) {
+                self.latency
+            } else if fresh(self.called) {
+                self.reported
+            } else {
+                Duration::ZERO
             },
             health,
         }
@@ -82,6 +90,8 @@ impl Busy {
 pub(crate) struct Report {
     pub in_flight: u32,
     pub latency: Duration,
+    /// Calls begun since the instance attached.
+    pub calls: u64,
     pub unresponsive: bool,
     /// Time until the next one.
     pub interval: Duration,
@@ -222,9 +232,14 @@ impl Flights {
         let busy = book.instances.entry(instance).or_default();
         busy.others = report.in_flight.saturating_sub(busy.own).saturating_sub(1);
         busy.reported = report.latency;
+        let now = Instant::now();
+        if busy.calls != report.calls {
+            busy.calls = report.calls;
+            busy.called = Some(now);
+        }
         busy.unresponsive = report.unresponsive;
         busy.patience = SILENCE.max(report.interval * MISSED_BEACONS);
-        busy.heard = Some(Instant::now());
+        busy.heard = Some(now);
         busy.silent = false;
     }
 
@@ -288,6 +303,7 @@ mod tests {
         Report {
             in_flight,
             latency,
+            calls: 9,
             interval: Duration::from_secs(1),
             ..Report::default()
         }
@@ -336,7 +352,20 @@ mod tests {
             .begin(id(1), true, now)
             .settle(Outcome::Well, now + 160 * MS);
         assert_eq!(latency(now), 90 * MS);
-        assert_eq!(latency(now + LATENCY_LIFE + 160 * MS), 3 * MS);
+        let later = LATENCY_LIFE + 160 * MS;
+        assert_eq!(latency(now + later), Duration::ZERO, "too old");
+        tokio::time::advance(later).await;
+        flights.heard(id(1), says(0, 3 * MS));
+        assert_eq!(latency(now + later), Duration::ZERO, "no calls since");
+        let calls = 10;
+        flights.heard(
+            id(1),
+            Report {
+                calls,
+                ..says(0, 3 * MS)
+            },
+        );
+        assert_eq!(latency(now + later), 3 * MS);
     }
 
     #[tokio::test(start_paused = true)]
