@@ -22,5 +22,6 @@ pub mod otlp;
 pub mod ports;
 pub mod process;
 pub mod raw_codec;
+pub mod streams;
 pub mod transcript;
 pub mod wait;

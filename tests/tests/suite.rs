@@ -20,5 +20,6 @@ mod suite {
     mod liveness;
     mod new_plugin;
     mod overload;
+    mod streams;
     mod trace;
 }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use harness::load;
+use harness::{load, streams};
 use plugmesh_sdk::{
     ChunkSender, Context, Json, LogLevel, NoArgs, Payload, Plugin, Prompt, Resource,
     ResourceTemplate, Service, Target, Tool, ToolError, ToolOutput,
@@ -168,6 +168,9 @@ fn main() -> ExitCode {
         );
     }
     let name = env("PROBE_NAME", "probe");
+    if !env("PROBE_STREAMS", "").is_empty() {
+        plugin = streams::with_streams(plugin);
+    }
     plugin
         .tool(Tool::new("echo").read_only(), async |args: Echo, _| {
             Ok(args.text)
