@@ -170,6 +170,30 @@ impl Plane {
         }
     }
 
+    /// The connection to the broker was lost: what callers had sent may be lost with it, and no gap would
+    /// ever show it if nothing follows. So calls that wait for more end now, on both sides.
+    pub(super) fn end_torn_uploads(&self) {
+        let torn: Vec<_> = {
+            let mut state = self.lock();
+            let sessions = state.sessions.all_mut();
+            sessions
+                .flat_map(|(key, session)| {
+                    let calls = session.machine.awaiting();
+                    calls.into_iter().map(move |(id, begun)| (key, id, begun))
+                })
+                .collect()
+        };
+        let text = "the node's connection to NATS was lost while the caller still sent";
+        for (key, id, begun) in torn {
+            let code = if begun {
+                ErrorCode::OutcomeUnknown
+            } else {
+                ErrorCode::Disconnected
+            };
+            self.give_up(key, id, code, text);
+        }
+    }
+
     /// Sends more of a local call's payload and messages.
     pub(super) fn pump_local(&self, key: SessionKey, id: u64, granted: u32) {
         let mut state = self.lock();

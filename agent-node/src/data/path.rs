@@ -50,6 +50,10 @@ impl DataPath {
         tasks.spawn("deadlines", sweep(plane.clone(), stop.clone()));
         tasks.spawn("plugins' pulse", pulse::watch(plane.clone(), stop.clone()));
         tasks.spawn(
+            "torn uploads",
+            end_torn_uploads(plane.clone(), self.bus.clone(), stop.clone()),
+        );
+        tasks.spawn(
             "node inbox",
             take_calls(plane.clone(), self.bus, self.generation, stop.clone()),
         );
@@ -60,6 +64,24 @@ impl DataPath {
             tasks: tasks.clone(),
             grace: self.grace,
         }
+    }
+}
+
+/// Ends what was torn whenever the connection to the broker was lost.
+async fn end_torn_uploads(plane: Plane, bus: Bus, stop: CancellationToken) {
+    let mut connected = bus.connected();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = connected.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+        // Whether it is back by now or not.
+        plane.end_torn_uploads();
     }
 }
 

@@ -174,6 +174,15 @@ impl<C> Machine<C> {
         None
     }
 
+    /// Calls that wait for more from their callers: their ids, and whether the plugin works on them already.
+    pub(crate) fn awaiting(&self) -> Vec<(u64, bool)> {
+        let calls = self.calls.iter();
+        calls
+            .filter(|(_, call)| call.upload_next.is_some())
+            .map(|(id, call)| (*id, call.whole))
+            .collect()
+    }
+
     /// The plugin takes more chunks of a payload: how many of them its caller may send. A plugin can take
     /// only what was sent to it, so that it can't flood its caller with credit.
     pub(crate) fn take_upload_credit(&mut self, id: u64, chunks: u32) -> u32 {
