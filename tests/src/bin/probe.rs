@@ -105,6 +105,12 @@ async fn nest(args: Nest, ctx: Context) -> Result<ToolOutput, ToolError> {
     Ok(ctx.call_tool(&args.plugin, "sleep", &arguments).await?)
 }
 
+/// The version of another plugin that answers this one's calls.
+async fn version_of(args: Greet, ctx: Context) -> Result<ToolOutput, ToolError> {
+    let none = serde_json::json!({});
+    Ok(ctx.call_tool(&args.name, "version", &none).await?)
+}
+
 async fn log(args: Log, ctx: Context) -> Result<String, ToolError> {
     let level = match args.level.as_str() {
         "debug" => LogLevel::Debug,
@@ -183,6 +189,10 @@ fn main() -> ExitCode {
         .tool(Tool::new("fail"), async |_: NoArgs, _| {
             Err::<String, _>(ToolError::new("it failed, as it was told to"))
         })
+        .tool(Tool::new("version").read_only(), async |_: NoArgs, _| {
+            Ok(std::env::var("PROBE_VERSION").unwrap_or_default())
+        })
+        .tool(Tool::new("version_of").read_only(), version_of)
         .tool(Tool::new("pid").read_only(), async |_: NoArgs, _| {
             Ok(std::process::id().to_string())
         })

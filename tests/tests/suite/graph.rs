@@ -1,6 +1,7 @@
 //! The graph of dependencies governs what may run.
 
 use harness::mesh::Plan;
+use serde_json::json;
 
 /// One binary plays many plugins.
 fn probe_env<'a>(name: &'a str, depends: &'a str) -> [(&'a str, &'a str); 2] {
@@ -39,6 +40,18 @@ async fn a_plugin_is_blocked_until_its_dependency_arrives() {
     let mut right = harness::process::Process::start("base-1", log, &program, &none, &env("1.4.0"));
     mesh.wait_state("needy", "active").await;
     mesh.wait_tool("needy_echo").await;
+    mesh.wait_tool("base_version").await;
+    // Its calls go to the version that it accepts, those of others to the newest.
+    for _ in 0..20 {
+        for (tool, arguments, version) in [
+            ("needy_version_of", json!({"name": "base"}), "1.4.0"),
+            ("base_version", json!({}), "2.0.0"),
+        ] {
+            let answer = mesh.call_tool(tool, arguments).await.unwrap();
+            let content = &answer["result"]["content"][0]["text"];
+            assert_eq!(content, version, "{tool}: {answer}");
+        }
+    }
 
     // Lost again: degraded at once, blocked after the grace period, and back by itself.
     right.kill();

@@ -434,7 +434,12 @@ pub struct StorageResult {
     #[prost(bool, tag = "5")]
     pub more: bool,
 }
-/// HealthCheck asks for the plugin's health.
+/// HealthCheck asks for the plugin's health. It comes at once when the plugin works on calls and sent
+/// nothing for a second, and must be answered within a second, however long the calls take: answer it from
+/// a task or thread that handlers can't block. Any frame is as good a sign of life. A plugin that does not
+/// answer gets calls only when no other instance can. If its process uses no processor time for three
+/// seconds more (ten where the agent can't see the process), it hangs: the agent gives up its calls and
+/// takes no new ones for it until it sends a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HealthCheck {}
 /// Health tells how the plugin is.
