@@ -83,7 +83,7 @@ impl BusDriver {
         }
         shared.close();
         let leave = async {
-            shared.outbox.carry().await;
+            shared.carry().await;
             shared.link.flush().await
         };
         if !matches!(timeout(LEAVE, leave).await, Ok(true)) {
@@ -143,7 +143,7 @@ fn poll_dispatch(
 /// Carries over what had to wait, then parts of large payloads, one at a time.
 async fn carry(shared: &Shared) {
     loop {
-        shared.outbox.carry().await;
+        shared.carry().await;
         if shared.slots().uploads() && shared.outbox.full_of_bulk() {
             // Not longer: what comes to wait meanwhile must be carried over.
             sleep(HOLD_BACK).await;

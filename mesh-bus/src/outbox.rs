@@ -294,8 +294,17 @@ impl Outbox {
     }
 
     /// Carries all waiting frames over to the library. For the driver only.
-    pub async fn carry(&self) {
-        while let Some(frame) = self.take() {
+    ///
+    /// A call that waited has less time than when it was sent: `time_left` says how much in microseconds,
+    /// or that nobody waits for it any more.
+    pub async fn carry(&self, time_left: impl Fn(Sender) -> Option<u64>) {
+        while let Some(mut frame) = self.take() {
+            if let Some(sender) = frame.sender.filter(|sender| sender.begins) {
+                let Some(left) = time_left(sender) else {
+                    continue;
+                };
+                frame.payload = wire::with_time_left(&frame.payload, sender.call_id, left);
+            }
             let size = frame.payload.len();
             let message = OutboundMessage {
                 subject: frame.subject,

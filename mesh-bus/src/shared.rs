@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::connect::LinkEvents;
 use crate::link::{Link, Refused};
-use crate::outbox::{Credit, Frame, Outbox};
+use crate::outbox::{Credit, Frame, Outbox, Sender};
 use crate::slots::{Effects, Slots};
 use crate::stats::{BusStats, add};
 
@@ -116,6 +116,15 @@ impl Shared {
             call_id,
         })
         .into()
+    }
+
+    /// Carries over what waits to be sent. For the driver only.
+    pub async fn carry(&self) {
+        let time_left = |sender: Sender| {
+            let now = self.micros(Instant::now());
+            self.slots().time_left(sender.index, sender.call_id, now)
+        };
+        self.outbox.carry(time_left).await;
     }
 
     /// Carries out what the slots asked for. They must not be locked.

@@ -177,6 +177,12 @@ impl Slots {
         (live.call_id == call_id).then_some(live)
     }
 
+    /// The time that a call has left, if it has not ended.
+    pub fn time_left(&mut self, index: usize, call_id: u64, now: u64) -> Option<u64> {
+        let live = self.get(index, call_id).filter(|live| !live.has_ended())?;
+        live.deadline.checked_sub(now).filter(|left| *left > 0)
+    }
+
     /// The reply subject of a slot.
     pub fn reply_of(&self, index: usize) -> Option<Subject> {
         self.slots.get(index).map(|slot| slot.reply.clone())

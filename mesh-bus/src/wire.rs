@@ -52,6 +52,21 @@ pub(crate) fn call(ticket: &Ticket, instance: Bytes, call: common::Call) -> Fram
     }
 }
 
+/// The frame that begins a call, with another time left. What stands twice in a message is merged, and
+/// the last number holds, so the new one is appended.
+pub(crate) fn with_time_left(frame: &Bytes, call_id: u64, time_left_us: u64) -> Bytes {
+    let call = common::Call {
+        time_left_us,
+        ..common::Call::default()
+    };
+    let call = NodeCall {
+        call: Some(call.into()),
+        ..NodeCall::default()
+    };
+    let more = encode(call_id, node_request::Body::Call(call));
+    [&**frame, &*more].concat().into()
+}
+
 /// More of a payload, or a message.
 pub(crate) fn chunk(live: &Live, index: usize, reply: Subject, chunk: common::Chunk) -> Frame {
     follow_up(live, index, reply, node_request::Body::Chunk(chunk))

@@ -9,6 +9,8 @@ use mesh_proto::control::{NodeRequest, node_reply, node_request};
 use super::*;
 use crate::event::CallEvent;
 
+mod waiting;
+
 const SECOND: u64 = 1_000_000;
 
 fn slots() -> Slots {
@@ -263,49 +265,6 @@ fn a_node_that_answers_no_question_is_silent_after_two() {
         }
         other => panic!("{other:?}"),
     }
-}
-
-#[test]
-fn all_calls_to_a_silent_node_end_after_one_question_and_those_to_others_go_on() {
-    let mut slots = slots();
-    let calls = [open(&mut slots, 0), open(&mut slots, 0)];
-    let other = Target {
-        node: NodeId::new("b").unwrap(),
-        generation: Generation(1),
-        instance: InstanceId::new(2, [0; 10]),
-    };
-    let other = slots.open(other, 0, 30 * SECOND).unwrap();
-    let alive = |slots: &mut Slots, now| reply(slots, &other, now, known());
-    assert_eq!(slots.next_due(), 300_000);
-    alive(&mut slots, 290_000);
-    let question = sweep_in_silence(&mut slots, 300_000);
-    assert_eq!(
-        question.send.len(),
-        2,
-        "one question, one message to oneself"
-    );
-    assert_eq!(echo(&mut slots, question, 301_000), 1);
-    alive(&mut slots, 580_000);
-    let end = sweep_in_silence(&mut slots, 701_000);
-    assert_eq!(end.unknown, 2);
-    let cancels = end.send.iter().filter(|frame| frame.reply.is_some());
-    assert!(
-        cancels
-            .map(body)
-            .all(|body| matches!(body, node_request::Body::Cancel(_)))
-    );
-    for call in &calls {
-        match take(&mut slots, call) {
-            Some(CallEvent::End(Err(error))) => {
-                assert_eq!(error.code, ErrorCode::OutcomeUnknown);
-                assert!(error.message.contains("node a is silent"), "{error}");
-            }
-            other => panic!("{other:?}"),
-        }
-        close(&mut slots, call);
-    }
-    assert_eq!(error(&mut slots, &other), None);
-    assert_eq!(slots.peers.lost().len(), 1);
 }
 
 #[test]
