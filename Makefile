@@ -4,6 +4,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # More arguments for `plugmesh dev`: make run ARGS="--listen 127.0.0.1:9000"
 ARGS ?=
+# How many seeds: make sim SEEDS=100000
+SEEDS ?= 10000
 # One part of the benchmarks, or one fault: make bench ONLY=call, make chaos ONLY=agent-kill
 ONLY ?=
 # How often each fault of make chaos happens, and how long make soak lasts.
@@ -16,7 +18,7 @@ NATS_OLDEST = PLUGMESH_TEST_NATS_OLDEST="$${PLUGMESH_TEST_NATS_OLDEST:-$$(script
 
 TEST_PYTHON = export PLUGMESH_TEST_PYTHON="$(CURDIR)/.tools/venv/bin/python"
 
-.PHONY: help run build test bench chaos soak check fmt codegen tidy clean
+.PHONY: help run build test sim bench chaos soak check fmt codegen tidy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +36,9 @@ test: ## set up what the tests need and run all of them
 	@scripts/setup-tests.sh
 	@$(CARGO) build --workspace --bins --locked
 	@$(NATS) && $(NATS_OLDEST) && $(TEST_PYTHON) && exec $(CARGO) test --workspace --locked
+
+sim: ## run the simulations by thousands of seeds; SEEDS=n says how many
+	@SEEDS=$(SEEDS) $(CARGO) test --release --locked --quiet -p mesh-engine --lib sim:: -- --ignored --nocapture
 
 bench: ## run the benchmarks; ONLY=call runs a part
 	@$(CARGO) build --release --workspace --bins --locked

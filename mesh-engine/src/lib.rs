@@ -6,3 +6,6 @@
 pub mod engine;
 pub mod graph;
 pub mod record;
+
+#[cfg(test)]
+mod tests;

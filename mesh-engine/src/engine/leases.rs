@@ -119,7 +119,7 @@ impl Engine {
 
     /// The nodes that are due to be evicted, each with the sequence of its record.
     pub(super) fn nodes_to_evict(&self, now: Timestamp) -> BTreeMap<NodeId, u64> {
-        let lease = self.lease_ms();
+        let lease = self.lease_to_wait();
         let over = |since: Timestamp| now.millis_since(since) > lease;
         if !over(self.leases.judging_since) {
             return BTreeMap::new();

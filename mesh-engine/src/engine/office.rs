@@ -22,6 +22,9 @@ pub(super) struct Office {
     held: Option<Held>,
     /// When the record was last seen to be written.
     seen: Timestamp,
+    /// A mistake that simulations must find.
+    #[cfg(test)]
+    skips_the_wait: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +39,8 @@ impl Office {
     pub fn resynchronised(&mut self, now: Timestamp) {
         *self = Self {
             seen: now,
+            #[cfg(test)]
+            skips_the_wait: self.skips_the_wait,
             ..Self::default()
         };
     }
@@ -88,10 +93,24 @@ impl Engine {
         self.is_current() && held.is_some_and(|held| now < held.until)
     }
 
+    #[cfg(test)]
+    pub(crate) fn skip_the_wait(&mut self, skip: bool) {
+        self.leases.office.skips_the_wait = skip;
+    }
+
+    /// How long nothing is decided after whatever gives reason to wait, in milliseconds.
+    pub(super) fn lease_to_wait(&self) -> u64 {
+        #[cfg(test)]
+        if self.leases.office.skips_the_wait {
+            return 0;
+        }
+        self.lease_ms()
+    }
+
     /// Whether it holds the office, and has for one lease.
     fn may_decide(&self, now: Timestamp) -> bool {
         let held = self.leases.office.held.filter(|_| self.holds_office(now));
-        held.is_some_and(|held| now.millis_since(held.since) > self.lease_ms())
+        held.is_some_and(|held| now.millis_since(held.since) > self.lease_to_wait())
     }
 
     /// Whether nobody else can hold the office.

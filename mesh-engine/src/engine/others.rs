@@ -21,8 +21,8 @@ pub(super) const DEAD: u64 = 3;
 pub(super) struct Others {
     /// When the record of each of the others was seen last to be written.
     renewed: BTreeMap<NodeId, Timestamp>,
-    /// When this coordinator's own was.
-    own: Option<Timestamp>,
+    /// When this coordinator's own was, and its number.
+    own: Option<(u64, Timestamp)>,
     /// Since when the store is lost, where there are others who can take the agents.
     leaving: Option<Timestamp>,
 }
@@ -31,18 +31,26 @@ impl Engine {
     /// A coordinator's record changed.
     pub(super) fn coordinator_stored(&mut self, name: &NodeId, now: Timestamp) {
         let stored = self.registry.coordinators.get(name);
-        let run = stored.map(|stored| stored.record.run);
         let others = &mut self.leases.others;
         if *name == self.config.name {
-            others.own = (run == Some(self.config.run)).then_some(now);
-        } else if run.is_some() {
+            let own = stored.filter(|stored| stored.record.run == self.config.run);
+            others.own = own.map(|stored| {
+                // What is told again was not written again.
+                let renewals = stored.record.renewals;
+                let known = others.own.filter(|(number, _)| *number == renewals);
+                known.unwrap_or((renewals, now))
+            });
+        } else if stored.is_some() {
             others.renewed.insert(name.clone(), now);
         }
     }
 
     /// The store was told from the start: nobody is dead yet.
     pub(super) fn others_resynchronised(&mut self, now: Timestamp) {
-        self.leases.others = Others::default();
+        self.leases.others = Others {
+            own: self.leases.others.own,
+            ..Others::default()
+        };
         let names: Vec<NodeId> = self.registry.coordinators.keys().cloned().collect();
         for name in names {
             self.coordinator_stored(&name, now);
@@ -66,7 +74,7 @@ impl Engine {
     /// What this coordinator's record shall be, when that is due.
     pub(super) fn renewal(&self, name: &NodeId, now: Timestamp) -> Option<CoordinatorRecord> {
         let own = self.leases.others.own;
-        let fresh = own.is_some_and(|own| now.millis_since(own) < self.lease_ms());
+        let fresh = own.is_some_and(|(_, own)| now.millis_since(own) < self.lease_ms());
         if *name != self.config.name || fresh || !self.has_others() {
             return None;
         }
@@ -111,7 +119,7 @@ impl Engine {
         // Leases are the same everywhere, but for a while after they were changed.
         let longest = lease.max(record.record.lease_ms);
         let silent = |since: Timestamp| now.millis_since(since) > longest.saturating_mul(leases);
-        let hears = |own: Timestamp| now.millis_since(own) <= 2 * lease;
+        let hears = |(_, own): (u64, Timestamp)| now.millis_since(own) <= 2 * lease;
         let renewed = others.renewed.get(holder);
         others.own.is_some_and(hears)
             && silent(self.leases.judging_since)

@@ -193,6 +193,26 @@ fn who_does_not_hear_its_own_renewals_judges_nobodys_nodes() {
 }
 
 #[test]
+fn a_coordinator_that_reads_the_store_anew_again_and_again_still_renews() {
+    let mut world = with_calculator(2);
+    pass_for(&mut world, &[0, 1], 2 * LEASE);
+    for _ in 0..5 * LEASE / 5_000 {
+        world.reconnect(0);
+        pass_for(&mut world, &[0, 1], 5_000);
+    }
+    let node = world
+        .store
+        .told
+        .iter()
+        .filter(|entry| entry.key == "node.a");
+    assert_eq!(
+        node.count(),
+        1,
+        "it was never evicted, and so not written again"
+    );
+}
+
+#[test]
 fn a_coordinator_that_lost_the_store_sends_its_agents_to_the_others_before_they_judge() {
     let mut world = with_calculator(2);
     pass_for(&mut world, &[0, 1], 2 * LEASE);

@@ -1,0 +1,360 @@
+//! Agents and gateways: they keep a session or follow a table, and go on to the next coordinator.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::streams::{Down, Side, Up};
+use super::world::{Happening, Peer, Way, World};
+use crate::engine::tests::{manifest, node};
+use crate::engine::{Action, Change, Event, Operation, Report, RequestId};
+use mesh_core::id::{InstanceId, NodeId};
+use mesh_core::manifest::Manifest;
+use mesh_core::revision::{Revision, Timestamp};
+use mesh_core::state::Phase;
+use mesh_core::table::{Table, TableUpdate};
+
+const HEARTBEAT: u64 = 6_000;
+
+pub struct Agent {
+    pub name: NodeId,
+    pub up: bool,
+    pub stopped: bool,
+    /// It will never come back.
+    pub lost: bool,
+    pub life: u64,
+    pub generation: u64,
+    pub stream: Option<u64>,
+    welcome: bool,
+    next: usize,
+    pub table: Table,
+    pub says: BTreeMap<InstanceId, Report>,
+    unloaded: Vec<Arc<Manifest>>,
+}
+
+pub struct Gateway {
+    pub up: bool,
+    pub life: u64,
+    stream: Option<u64>,
+    next: usize,
+    pub table: Table,
+}
+
+impl Agent {
+    pub fn new(number: usize) -> Self {
+        Self {
+            name: format!("node-{number}").parse().expect("a name"),
+            up: false,
+            stopped: false,
+            lost: false,
+            life: 0,
+            generation: 0,
+            stream: None,
+            welcome: false,
+            next: number,
+            table: Table::default(),
+            says: BTreeMap::new(),
+            unloaded: Vec::new(),
+        }
+    }
+}
+
+impl Gateway {
+    pub fn new() -> Self {
+        Self {
+            up: false,
+            life: 0,
+            stream: None,
+            next: 0,
+            table: Table::default(),
+        }
+    }
+}
+
+/// Plugins that need each other, in several versions.
+fn plugins() -> Vec<Arc<Manifest>> {
+    vec![
+        manifest("base@1.0.0", &[], &["service:base.get"]),
+        manifest("base@1.1.0", &[], &["service:base.get"]),
+        manifest("middle@1.0.0", &["base ^1"], &["tool:m"]),
+        manifest("top@1.0.0", &["middle ^1", "?loose ^1"], &[]),
+        manifest("any@1.0.0", &["service:base.get *"], &[]),
+        manifest("loose@1.0.0", &[], &[]),
+    ]
+}
+
+fn have(table: &Table) -> Option<Revision> {
+    Some(table.revision()).filter(|it| *it != Revision::default())
+}
+
+impl World {
+    pub fn start_agent(&mut self, number: usize) {
+        let life = self.number();
+        let generation = self.now;
+        let agent = &mut self.agents[number];
+        agent.up = true;
+        agent.stopped = false;
+        agent.life = life;
+        agent.generation = generation;
+        agent.stream = None;
+        agent.says.clear();
+        agent.unloaded.clear();
+        self.tell(|| format!("agent {number} starts as generation {generation}"));
+        for _ in 0..2 {
+            self.starts_instance(number);
+        }
+        self.after(10, Happening::PeerTries(Peer::Agent(number), life));
+        self.after(HEARTBEAT, Happening::AgentBeats(number, life));
+    }
+
+    pub fn stop_agent(&mut self, number: usize) {
+        self.agents[number].up = false;
+        if let Some(stream) = self.agents[number].stream.take() {
+            self.leaves(stream, Side::Peer);
+        }
+    }
+
+    pub fn start_gateway(&mut self, number: usize) {
+        let life = self.number();
+        // Its table is on disk.
+        let gateway = &mut self.gateways[number];
+        gateway.up = true;
+        gateway.life = life;
+        gateway.stream = None;
+        self.after(10, Happening::PeerTries(Peer::Gateway(number), life));
+    }
+
+    pub fn stop_gateway(&mut self, number: usize) {
+        self.gateways[number].up = false;
+        if let Some(stream) = self.gateways[number].stream.take() {
+            self.leaves(stream, Side::Peer);
+        }
+    }
+
+    pub fn peer_tries(&mut self, peer: Peer, life: u64) {
+        let (coordinators, chosen) = (self.coordinators.len(), self.chance.index(3));
+        let coordinator = match peer {
+            Peer::Agent(number) => {
+                let agent = &mut self.agents[number];
+                if agent.life != life || !agent.up || agent.stream.is_some() {
+                    return;
+                }
+                if agent.stopped {
+                    self.after(250, Happening::PeerTries(peer, life));
+                    return;
+                }
+                agent.next += 1;
+                agent.next % coordinators
+            }
+            Peer::Gateway(number) => {
+                let gateway = &mut self.gateways[number];
+                if gateway.life != life || !gateway.up || gateway.stream.is_some() {
+                    return;
+                }
+                gateway.next += 1 + chosen;
+                gateway.next % coordinators
+            }
+        };
+        if !self.is_open(Way::Peer(peer, coordinator)) {
+            // No answer at all.
+            self.tries_again(peer, 2_000);
+            return;
+        }
+        if !self.coordinators[coordinator].up {
+            self.tries_again(peer, 10);
+            return;
+        }
+        let stream = self.open_stream(peer, coordinator);
+        if self.coordinators[coordinator].stopped {
+            self.falls_silent(stream, Side::Peer);
+        }
+        let hello = match peer {
+            Peer::Agent(number) => {
+                let agent = &mut self.agents[number];
+                agent.stream = Some(stream);
+                agent.welcome = false;
+                Up::Hello(
+                    node(agent.name.as_str(), agent.generation),
+                    have(&agent.table),
+                )
+            }
+            Peer::Gateway(number) => {
+                self.gateways[number].stream = Some(stream);
+                Up::Follow(have(&self.gateways[number].table))
+            }
+        };
+        self.send(stream, hello);
+    }
+
+    fn tries_again(&mut self, peer: Peer, millis: u64) {
+        let backoff = self.chance.within(100..1_000);
+        let life = match peer {
+            Peer::Agent(number) => self.agents[number].life,
+            Peer::Gateway(number) => self.gateways[number].life,
+        };
+        self.after(millis + backoff, Happening::PeerTries(peer, life));
+    }
+
+    /// The stream of a peer is down.
+    pub fn peer_lost(&mut self, peer: Peer, stream: u64) {
+        let own = match peer {
+            Peer::Agent(number) => &mut self.agents[number].stream,
+            Peer::Gateway(number) => &mut self.gateways[number].stream,
+        };
+        if *own == Some(stream) {
+            *own = None;
+            self.tries_again(peer, 0);
+        }
+    }
+
+    /// A peer hears what a coordinator says.
+    pub fn heard(&mut self, stream: u64, peer: Peer, message: Down) {
+        match (message, peer) {
+            (Down::Close, _) => self.finds_gone(stream, Side::Peer),
+            (Down::Table(update), _) => self.applies(peer, &update),
+            (Down::Welcome | Down::AskAnnounce, Peer::Agent(number)) => {
+                let agent = &mut self.agents[number];
+                agent.welcome = true;
+                let reports = agent.says.values().cloned().collect();
+                self.send(stream, Up::Announce(reports));
+            }
+            (Down::Reject(instance), Peer::Agent(number)) => {
+                self.agents[number].says.remove(&instance);
+            }
+            (Down::Directive(action, plugin), Peer::Agent(number)) => match action {
+                Action::Unload => {
+                    let says = &self.agents[number].says;
+                    let all = says.values().filter(|it| it.manifest.name == plugin);
+                    let ids: Vec<InstanceId> = all.map(|it| it.instance).collect();
+                    for id in ids {
+                        let report = self.agents[number].says.remove(&id);
+                        let manifest = report.map(|report| report.manifest);
+                        self.agents[number].unloaded.extend(manifest);
+                        self.says(number, Up::Gone(id));
+                    }
+                }
+                Action::Start => {
+                    let unloaded = &mut self.agents[number].unloaded;
+                    let again = unloaded.extract_if(.., |it| it.name == plugin);
+                    let again: Vec<_> = again.collect();
+                    for manifest in again {
+                        self.runs(number, manifest);
+                    }
+                }
+            },
+            (_, Peer::Gateway(_)) => {}
+        }
+    }
+
+    fn applies(&mut self, peer: Peer, update: &TableUpdate) {
+        let table = match peer {
+            Peer::Agent(number) => &mut self.agents[number].table,
+            Peer::Gateway(number) => &mut self.gateways[number].table,
+        };
+        let before = table.clone();
+        let after = before.apply(update);
+        if let Ok(after) = &after {
+            *table = after.clone();
+        }
+        let forward = &mut self.invariants.forward;
+        let checked = forward.applied(peer, &before, &after, self.went_back);
+        self.check(checked);
+    }
+
+    fn says(&mut self, number: usize, message: Up) {
+        let agent = &self.agents[number];
+        if let Some(stream) = agent.stream.filter(|_| agent.welcome) {
+            self.send(stream, message);
+        }
+    }
+
+    pub fn agent_beats(&mut self, number: usize, life: u64) {
+        let agent = &self.agents[number];
+        if agent.life != life || !agent.up {
+            return;
+        }
+        if !agent.stopped {
+            self.says(number, Up::Beat);
+        }
+        self.after(HEARTBEAT, Happening::AgentBeats(number, life));
+    }
+
+    fn starts_instance(&mut self, number: usize) {
+        let plugins = plugins();
+        let manifest = plugins[self.chance.index(plugins.len())].clone();
+        self.runs(number, manifest);
+    }
+
+    fn runs(&mut self, number: usize, manifest: Arc<Manifest>) {
+        let instance = InstanceId::new(self.number(), [0; 10]);
+        let report = Report {
+            instance,
+            manifest,
+            phase: Phase::Ready,
+            reason: String::new(),
+            since: Timestamp(self.now),
+            concurrency: 0,
+            supervised: true,
+        };
+        self.agents[number].says.insert(instance, report.clone());
+        self.says(number, Up::Report(report));
+    }
+
+    /// Something happens on a node.
+    pub fn agent_acts(&mut self, number: usize) {
+        let wait = self.chance.within(4_000..30_000);
+        self.after(wait, Happening::AgentActs(number));
+        let agent = &self.agents[number];
+        if self.quiet || !agent.up || agent.stopped {
+            return;
+        }
+        let count = agent.says.len();
+        if count < 2 || (count < 5 && self.chance.percent(30)) {
+            self.starts_instance(number);
+            return;
+        }
+        let place = self.chance.index(count);
+        let Some(id) = self.agents[number].says.keys().nth(place).copied() else {
+            return;
+        };
+        if self.chance.percent(40) {
+            self.agents[number].says.remove(&id);
+            self.says(number, Up::Gone(id));
+            return;
+        }
+        let phases = [Phase::Ready, Phase::Ready, Phase::Unhealthy, Phase::Loaded];
+        let phase = phases[self.chance.index(phases.len())];
+        if let Some(report) = self.agents[number].says.get_mut(&id) {
+            report.phase = phase;
+            let report = report.clone();
+            self.says(number, Up::Report(report));
+        }
+    }
+
+    /// An operator wants something of some coordinator.
+    pub fn operates(&mut self) {
+        let wait = self.chance.within(10_000..40_000);
+        self.after(wait, Happening::Operates);
+        let number = self.chance.index(self.coordinators.len());
+        let coordinator = &self.coordinators[number];
+        if self.quiet || !coordinator.up || coordinator.stopped {
+            return;
+        }
+        let plugins = plugins();
+        let plugin = plugins[self.chance.index(plugins.len())].name.clone();
+        let changes = [
+            Change::Enable,
+            Change::Enable,
+            Change::Disable,
+            Change::Unload { cascade: true },
+        ];
+        let change = changes[self.chance.index(changes.len())];
+        let request = RequestId(self.number());
+        let operation = Operation {
+            plugin,
+            change,
+            by: "an operator".to_owned(),
+            reason: request.0.to_string(),
+        };
+        self.step(number, Event::Requested { request, operation });
+    }
+}

@@ -1,0 +1,47 @@
+//! What must hold at every moment, one file for each.
+
+mod converged;
+mod evictions;
+mod forward;
+mod one_holder;
+mod takeover;
+
+use crate::record::LeaseRecord;
+use evictions::Evictions;
+use forward::Forward;
+use one_holder::OneHolder;
+use takeover::Takeover;
+
+#[derive(Default)]
+pub struct Invariants {
+    one_holder: OneHolder,
+    takeover: Takeover,
+    evictions: Evictions,
+    pub forward: Forward,
+}
+
+impl Invariants {
+    /// The record of the office was stored.
+    pub fn stored_lease(
+        &mut self,
+        before: Option<LeaseRecord>,
+        stored: Option<LeaseRecord>,
+        now: u64,
+    ) -> Result<(), String> {
+        let Some(stored) = stored else {
+            return Err("the record of the office is gone".to_owned());
+        };
+        self.one_holder.stored(&stored)?;
+        self.takeover.stored(before.as_ref(), &stored, now)
+    }
+
+    /// What was told of the office is forgotten with the store.
+    pub fn store_went_back(&mut self) {
+        self.one_holder = OneHolder::default();
+        self.takeover = Takeover::default();
+    }
+
+    pub fn evictions(&self) -> u64 {
+        self.evictions.counted
+    }
+}
