@@ -99,7 +99,13 @@ pub struct Clients {
     pub begun: Instant,
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
-    thread: std::thread::JoinHandle<()>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Clients {
@@ -119,7 +125,7 @@ impl Clients {
             begun,
             stop,
             seen,
-            thread: std::thread::spawn(work),
+            thread: Some(std::thread::spawn(work)),
         }
     }
 
@@ -129,9 +135,10 @@ impl Clients {
     }
 
     /// Lets every call end, and gives what was seen.
-    pub fn finish(self) -> Seen {
+    pub fn finish(mut self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the clients end");
+        let thread = self.thread.take().expect("it is taken here only");
+        thread.join().expect("the clients end");
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
 }
