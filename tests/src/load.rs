@@ -44,14 +44,17 @@ where
     }
 }
 
+/// For nanoseconds, up to a minute.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds")
+}
+
 async fn lane_group<F, Fut>(lanes: usize, time: Duration, call: F) -> Histogram<u64>
 where
     F: Fn() -> Fut + Clone + 'static,
     Fut: Future<Output = Result<(), String>>,
 {
-    let histogram = Rc::new(RefCell::new(
-        Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds"),
-    ));
+    let histogram = Rc::new(RefCell::new(histogram()));
     let end = Instant::now() + time;
     let lane = || {
         let (call, histogram) = (call.clone(), histogram.clone());
@@ -76,17 +79,20 @@ where
         .into_inner()
 }
 
+/// The middle one of several values; of an even number the upper one.
+pub fn middle(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// The middle one of several runs, figure by figure.
 pub fn median(runs: &[Figures]) -> Figures {
-    let middle = |figure: fn(&Figures) -> f64| {
-        let mut values: Vec<f64> = runs.iter().map(figure).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
+    let of = |figure: fn(&Figures) -> f64| middle(runs.iter().map(figure));
     Figures {
-        p50_us: middle(|run| run.p50_us),
-        p99_us: middle(|run| run.p99_us),
-        per_second: middle(|run| run.per_second),
-        cpu_us: middle(|run| run.cpu_us),
+        p50_us: of(|run| run.p50_us),
+        p99_us: of(|run| run.p99_us),
+        per_second: of(|run| run.per_second),
+        cpu_us: of(|run| run.cpu_us),
     }
 }

@@ -33,6 +33,7 @@ struct Launch {
     name: String,
     command: Vec<String>,
     env: Vec<(String, String)>,
+    instances: usize,
 }
 
 impl Plan {
@@ -67,7 +68,16 @@ impl Plan {
                 .iter()
                 .map(|&(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
+            instances: 1,
         });
+        self
+    }
+
+    /// How many processes of the last plugin run.
+    #[must_use]
+    pub fn instances(mut self, count: usize) -> Self {
+        let (_, plugins) = self.agents.last_mut().expect("an agent first");
+        plugins.last_mut().expect("a plugin first").instances = count;
         self
     }
 
@@ -326,10 +336,13 @@ impl Mesh {
             agent.port,
             agent.admin_port
         );
-        for Launch { name, command, env } in plugins {
-            text += &format!("[[agent.plugins]]\nname = \"{name}\"\ncommand = {command:?}\n");
-            text += "[agent.plugins.env]\n";
-            for (key, value) in env {
+        for plugin in plugins {
+            text += &format!(
+                "[[agent.plugins]]\nname = \"{}\"\ncommand = {:?}\ninstances = {}\n\
+                 [agent.plugins.env]\n",
+                plugin.name, plugin.command, plugin.instances
+            );
+            for (key, value) in &plugin.env {
                 text += &format!("{key} = {value:?}\n");
             }
         }
@@ -381,6 +394,24 @@ impl Mesh {
                 .with_context(|| plugins.to_string())
         })
         .await
+    }
+
+    /// Waits until so many instances are active, of all plugins together.
+    pub async fn wait_instances(&self, count: usize) {
+        wait::until("all instances are active", PATIENCE, || async {
+            let plugins = self.plugins()?;
+            let list = plugins["plugins"].as_array().cloned().unwrap_or_default();
+            let active = list
+                .iter()
+                .flat_map(|entry| entry["instances"].as_array().cloned().unwrap_or_default())
+                .filter(|instance| instance["state"] == "active")
+                .count();
+            if active == count {
+                return Ok(());
+            }
+            bail!("{active} of {count}")
+        })
+        .await;
     }
 
     /// Sends one MCP request in the stateless way and gives the JSON-RPC answer.

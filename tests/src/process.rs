@@ -150,6 +150,19 @@ pub fn run(
     )
 }
 
+/// The processes that a process started, and those that they started.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let children = tasks.into_iter().flatten().flatten().flat_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        let pids = text.split_whitespace().map(str::parse);
+        pids.filter_map(Result::ok).collect::<Vec<u32>>()
+    });
+    children
+        .flat_map(|child| std::iter::once(child).chain(descendants(child)))
+        .collect()
+}
+
 /// Processor time of a process and all its threads since it began, in nanoseconds.
 pub fn cpu_nanos(pid: u32) -> u64 {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {

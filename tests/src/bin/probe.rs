@@ -1,5 +1,6 @@
 //! The plugin that the suites probe a mesh with. One program plays many plugins: `PROBE_NAME`,
-//! `PROBE_VERSION` and `PROBE_DEPENDS` (such as `base^1.0,other>=2`) say which one.
+//! `PROBE_VERSION` and `PROBE_DEPENDS` (such as `base^1.0,other>=2`) say which one,
+//! `PROBE_CONCURRENCY` how many calls it takes at a time.
 
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -111,6 +112,12 @@ async fn version_of(args: Greet, ctx: Context) -> Result<ToolOutput, ToolError> 
     Ok(ctx.call_tool(&args.name, "version", &none).await?)
 }
 
+/// Takes its time and tells nobody.
+async fn work(args: Sleep, _ctx: Context) -> Result<String, ToolError> {
+    tokio::time::sleep(Duration::from_millis(args.ms)).await;
+    Ok("worked".to_owned())
+}
+
 async fn log(args: Log, ctx: Context) -> Result<String, ToolError> {
     let level = match args.level.as_str() {
         "debug" => LogLevel::Debug,
@@ -158,6 +165,9 @@ fn main() -> ExitCode {
         |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
     let mut plugin = Plugin::new(env("PROBE_NAME", "probe"), env("PROBE_VERSION", "1.0.0"))
         .description("What the suites probe a mesh with");
+    if let Ok(calls) = env("PROBE_CONCURRENCY", "").parse() {
+        plugin = plugin.concurrency(calls);
+    }
     let depends = env("PROBE_DEPENDS", "");
     for dependency in depends.split(',').filter(|text| !text.is_empty()) {
         let end = dependency
@@ -184,6 +194,7 @@ fn main() -> ExitCode {
         .tool(Tool::new("sleep"), sleep)
         .tool(Tool::new("nap").idempotent(), sleep)
         .tool(Tool::new("nest"), nest)
+        .tool(Tool::new("work"), work)
         .tool(Tool::new("log"), log)
         .tool(Tool::new("load"), run_load)
         .tool(Tool::new("fail"), async |_: NoArgs, _| {
@@ -217,6 +228,9 @@ fn main() -> ExitCode {
             Service::new("probe.echo").idempotent(),
             async |payload: Payload, _| Ok(payload),
         )
+        .service("probe.work", async |Json(args): Json<Sleep>, ctx| {
+            work(args, ctx).await
+        })
         .streaming_service(
             "probe.count",
             async |Json(count): Json<u32>, mut chunks: ChunkSender, _| {

@@ -99,13 +99,7 @@ pub struct Clients {
     pub begun: Instant,
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Drop for Clients {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
+    thread: std::thread::JoinHandle<()>,
 }
 
 impl Clients {
@@ -125,7 +119,7 @@ impl Clients {
             begun,
             stop,
             seen,
-            thread: Some(std::thread::spawn(work)),
+            thread: std::thread::spawn(work),
         }
     }
 
@@ -135,10 +129,9 @@ impl Clients {
     }
 
     /// Lets every call end, and gives what was seen.
-    pub fn finish(mut self) -> Seen {
+    pub fn finish(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().expect("it is taken here only");
-        thread.join().expect("the clients end");
+        self.thread.join().expect("the clients end");
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
 }

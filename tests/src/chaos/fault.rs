@@ -7,9 +7,8 @@ use rustix::process::Signal;
 use serde::Serialize;
 use tokio::time::sleep;
 
-use super::flood;
-use super::plugin::{FLOOD, SLOW};
 use super::world::{NODES, World};
+use super::{flood, plugin};
 
 /// How long an init system takes to start a process again.
 const RESTART: Duration = Duration::from_millis(300);
@@ -95,9 +94,8 @@ impl Fault {
     /// The faults of a node, on one that is chosen.
     pub async fn strike_node(self, world: &mut World, victim: usize, turn: usize) {
         let stop = Duration::from_millis(STOPS[turn % STOPS.len()]);
-        let plugin = world.plugin(victim).expect("the plugin runs");
         match self {
-            Self::PluginKill => world.signal_plugin(victim, plugin, Signal::KILL),
+            Self::PluginKill => world.signal_plugin(victim, Signal::KILL),
             Self::AgentKill => {
                 let agent = &mut world.mesh.agents[victim];
                 agent.kill();
@@ -105,9 +103,9 @@ impl Fault {
                 agent.start();
             }
             Self::PluginStop => {
-                world.signal_plugin(victim, plugin, Signal::STOP);
+                world.signal_plugin(victim, Signal::STOP);
                 sleep(stop).await;
-                world.signal_plugin(victim, plugin, Signal::CONT);
+                world.signal_plugin(victim, Signal::CONT);
             }
             Self::AgentStop => {
                 let agent = world.mesh.agents[victim].process();
@@ -116,13 +114,13 @@ impl Fault {
                 agent.signal(Signal::CONT);
             }
             Self::SlowPlugin => {
-                world.behave(victim, Some(SLOW));
+                world.behave(victim, Some(plugin::SLOW));
                 sleep(Duration::from_secs(2)).await;
                 world.behave(victim, None);
             }
             Self::FloodingPlugin => {
                 let other = (victim + 1) % NODES.len();
-                world.behave(other, Some(FLOOD));
+                world.behave(other, Some(plugin::FLOOD));
                 flood::from(world, victim, Duration::from_secs(2)).await;
                 world.behave(other, None);
             }

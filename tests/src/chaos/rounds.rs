@@ -96,20 +96,9 @@ pub struct Report {
     /// From the fault until it was mended, for each round.
     pub mended: Vec<u64>,
     pub longest_call: u64,
-    /// Why the rounds could not be carried out to their end.
-    pub broken: Option<String>,
 }
 
 impl Report {
-    /// A fault after which the mesh, or the harness, was not itself again.
-    pub fn broken(name: &str, why: String) -> Self {
-        Self {
-            fault: name.to_owned(),
-            broken: Some(why),
-            ..Self::default()
-        }
-    }
-
     /// Puts together what was seen and what was wrong.
     pub fn new(name: &str, rounds: &[Round], settled: &Settled) -> Self {
         let Settled {
@@ -163,8 +152,7 @@ impl Report {
 
     /// Whether everything was as it must be.
     pub fn is_good(&self) -> bool {
-        let wrong = self.failed_safe + self.double + self.dishonest + self.hung + self.not_back;
-        self.broken.is_none() && wrong == 0
+        self.failed_safe + self.double + self.dishonest + self.hung + self.not_back == 0
     }
 }
 

@@ -82,11 +82,9 @@ impl World {
             .find(|&pid| process::parent(pid) == Some(agent))
     }
 
-    /// Sends a signal to the plugin of a node; not to a process that is no plugin of it (any more).
-    pub fn signal_plugin(&self, node: usize, pid: u32, signal: Signal) {
-        if process::parent(pid) != Some(self.mesh.agents[node].pid()) {
-            return;
-        }
+    /// Sends a signal to the plugin of a node.
+    pub fn signal_plugin(&self, node: usize, signal: Signal) {
+        let pid = self.plugin(node).expect("the plugin runs");
         let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
         kill_process(pid.expect("a process id"), signal).expect("a signal to the plugin");
     }

@@ -82,14 +82,15 @@ async fn forward(url: &str, socket: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Unary calls on `/bench.Echo/Unary`, a stream of frames on `/bench.Echo/Stream`; `address` is one
-/// of TCP or the path of a Unix socket.
+/// Unary calls on `/bench.Echo/Unary`, a stream of frames on `/bench.Echo/Stream`, numbers up to one on
+/// `/bench.Echo/Count`; `address` is one of TCP or the path of a Unix socket.
 async fn grpc(address: &str) -> anyhow::Result<()> {
     let unary = tower::service_fn(|request: http::Request<axum::body::Body>| async {
         let echo = tower::service_fn(|request: Request<Bytes>| async {
             Ok::<_, Status>(Response::new(request.into_inner()))
         });
         let answer = tonic::server::Grpc::new(RawCodec)
+            .max_decoding_message_size(usize::MAX)
             .unary(echo, request)
             .await;
         Ok::<_, Infallible>(answer)
@@ -103,7 +104,22 @@ async fn grpc(address: &str) -> anyhow::Result<()> {
             .await;
         Ok::<_, Infallible>(answer)
     });
+    let count = tower::service_fn(|request: http::Request<axum::body::Body>| async {
+        let count = tower::service_fn(|request: Request<Bytes>| async move {
+            let most: u32 = std::str::from_utf8(request.get_ref())
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(|| Status::invalid_argument("a number"))?;
+            let numbers = (0..most).map(|number| Ok::<_, Status>(Bytes::from(number.to_string())));
+            Ok::<_, Status>(Response::new(futures::stream::iter(numbers)))
+        });
+        let answer = tonic::server::Grpc::new(RawCodec)
+            .server_streaming(count, request)
+            .await;
+        Ok::<_, Infallible>(answer)
+    });
     let routes = axum::Router::new()
+        .route_service("/bench.Echo/Count", count)
         .route_service("/bench.Echo/Unary", unary)
         .route_service("/bench.Echo/Stream", stream);
     let server = mesh_runtime::grpc::server().add_routes(tonic::service::Routes::from(routes));

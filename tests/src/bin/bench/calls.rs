@@ -9,10 +9,10 @@ use harness::mesh::Mesh;
 use harness::ports;
 use serde_json::json;
 
+use crate::caller::Caller;
+use crate::parts::{Composition, Grpc, answers, listens, serve};
 use crate::report::Target;
-use crate::side::{
-    Bench, IN_FLIGHT, PAYLOAD, Side, Targets, answers, listens, listens_unix, plugin_pid, serve,
-};
+use crate::side::{Bench, IN_FLIGHT, PAYLOAD, Side, Targets, plugin_pid};
 use crate::{bare, clients};
 
 fn payload() -> Bytes {
@@ -28,7 +28,7 @@ pub async fn cross_node(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
     let nats_pid = mesh.nats.process.pid();
     let url = mesh.nats.url();
     let ours = Side {
-        call: clients::mesh(&url, &mesh.coordinator_url(), payload()).await?,
+        call: Caller::connect(mesh).await?.echo("probe", payload())?,
         pids: vec![
             own,
             nats_pid,
@@ -39,13 +39,10 @@ pub async fn cross_node(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
     let folder = bench.folder.path().to_owned();
 
     if bench.wants("call.cross_node.vs_composition") {
-        let socket = folder.join("echo").display().to_string();
-        let echo = serve(&folder, &["grpc", &socket]);
-        listens_unix(&socket).await;
-        let middle = serve(&folder, &["forward", &url, &socket]);
+        let parts = Composition::start(&folder, &url).await;
         let composition = Side {
             call: clients::nats(&url, bare::COMPOSED, payload()).await?,
-            pids: vec![own, nats_pid, middle.pid(), echo.pid()],
+            pids: parts.pids(mesh),
         };
         answers(&composition.call).await;
         for in_flight in IN_FLIGHT {
@@ -63,11 +60,9 @@ pub async fn cross_node(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
     }
 
     let nats = serve(&folder, &["nats", &url]);
-    let grpc_address = format!("127.0.0.1:{}", ports::free());
-    let grpc = serve(&folder, &["grpc", &grpc_address]);
+    let grpc = Grpc::start_tcp(&folder).await;
     let http_address = format!("127.0.0.1:{}", ports::free());
     let http = serve(&folder, &["http", &http_address]);
-    listens(&grpc_address).await;
     listens(&http_address).await;
     let nats = Side {
         call: clients::nats(&url, bare::ECHO, payload()).await?,
@@ -75,8 +70,8 @@ pub async fn cross_node(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
     };
     answers(&nats.call).await;
     let grpc = Side {
-        call: clients::grpc_unary(&format!("http://{grpc_address}"), payload()).await?,
-        pids: vec![own, grpc.pid()],
+        call: clients::grpc_unary(&grpc.address, payload()).await?,
+        pids: vec![own, grpc.process.pid()],
     };
     let http = Side {
         call: clients::http(&format!("http://{http_address}/"), payload()),
@@ -105,12 +100,10 @@ pub async fn neighbour(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
         return Ok(());
     }
     let folder = bench.folder.path().to_owned();
-    let socket = folder.join("neighbour").display().to_string();
-    let echo = serve(&folder, &["grpc", &socket]);
-    listens_unix(&socket).await;
+    let echo = Grpc::start(&folder).await;
     let bare = Side {
-        call: clients::grpc_stream(&socket, payload()).await?,
-        pids: vec![std::process::id(), echo.pid()],
+        call: clients::grpc_stream(&echo.address, payload()).await?,
+        pids: vec![std::process::id(), echo.process.pid()],
     };
     let pids = [
         mesh.agents[0].pid(),

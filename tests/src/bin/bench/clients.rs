@@ -4,24 +4,15 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::str::FromStr as _;
-use std::time::Duration;
 
-use anyhow::Context as _;
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use harness::raw_codec::{IdCodec, RawCodec};
 use http::uri::PathAndQuery;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use mesh_bus::{Bus, BusConfig};
-use mesh_core::capability::Capability;
-use mesh_core::id::{MeshName, NodeId, PluginName};
-use mesh_core::table::TableUpdate;
-use mesh_proto::control;
-use router::{CallRequest, Router, RouterConfig, TableStore};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Streaming;
@@ -32,27 +23,48 @@ use crate::bare;
 /// Makes one call.
 pub type Call = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>>>>>;
 
-fn call<Fut>(make: impl Fn() -> Fut + 'static) -> Call
+pub fn call<Fut>(make: impl Fn() -> Fut + 'static) -> Call
 where
     Fut: Future<Output = Result<(), String>> + 'static,
 {
     Rc::new(move || Box::pin(make()))
 }
 
-/// Request and reply by the client library's own means.
+/// Bytes of a chunk, and how many of a call are on their way at a time: as the mesh has them.
+const CHUNK: usize = 128 << 10;
+const WINDOW: usize = 64;
+
+/// Request and reply by the client library's own means. A payload over [`CHUNK`] goes as many requests,
+/// each of which is answered as soon as it arrives.
 pub async fn nats(url: &str, subject: &'static str, payload: Bytes) -> anyhow::Result<Call> {
     let client = bare::connect_nats(url).await?;
     Ok(call(move || {
         let (client, payload) = (client.clone(), payload.clone());
         async move {
-            let answer = client.request(subject, payload.clone()).await;
-            let answer = answer.map_err(|error| error.to_string())?;
-            same_length(answer.payload.len(), payload.len())
+            let sent = payload.len();
+            let request = |chunk: Bytes| async {
+                let answer = client.request(subject, chunk).await;
+                Ok(answer.map_err(|error| error.to_string())?.payload.len())
+            };
+            if sent <= CHUNK {
+                return same_length(request(payload).await?, sent);
+            }
+            let parts = (0..sent)
+                .step_by(CHUNK)
+                .map(|begin| payload.slice(begin..sent.min(begin + CHUNK)));
+            let got = futures::stream::iter(parts)
+                .map(request)
+                .buffered(WINDOW)
+                .try_fold(0, |sum, length| {
+                    std::future::ready(Ok::<_, String>(sum + length))
+                })
+                .await?;
+            same_length(got, sent)
         }
     }))
 }
 
-fn same_length(got: usize, sent: usize) -> Result<(), String> {
+pub fn same_length(got: usize, sent: usize) -> Result<(), String> {
     if got == sent {
         return Ok(());
     }
@@ -60,7 +72,7 @@ fn same_length(got: usize, sent: usize) -> Result<(), String> {
 }
 
 /// Connects to an URL or to the path of a Unix socket, with the settings of a plugin's stream.
-async fn channel(address: &str) -> anyhow::Result<Channel> {
+pub async fn channel(address: &str) -> anyhow::Result<Channel> {
     let configure = |endpoint: Endpoint| {
         endpoint
             .tcp_nodelay(true)
@@ -97,12 +109,13 @@ pub async fn open_stream(
 }
 
 /// Unary gRPC.
-pub async fn grpc_unary(url: &str, payload: Bytes) -> anyhow::Result<Call> {
-    let channel = channel(url).await?;
+pub async fn grpc_unary(address: &str, payload: Bytes) -> anyhow::Result<Call> {
+    let channel = channel(address).await?;
     Ok(call(move || {
         let (channel, payload) = (channel.clone(), payload.clone());
         async move {
-            let mut client = tonic::client::Grpc::new(channel);
+            let mut client =
+                tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
             client.ready().await.map_err(|error| error.to_string())?;
             let path = PathAndQuery::from_static("/bench.Echo/Unary");
             let request = tonic::Request::new(payload.clone());
@@ -111,6 +124,16 @@ pub async fn grpc_unary(url: &str, payload: Bytes) -> anyhow::Result<Call> {
             same_length(answer.into_inner().len(), payload.len())
         }
     }))
+}
+
+/// Chunks of a server-streaming call.
+pub async fn grpc_count(address: &str, count: u32) -> anyhow::Result<Streaming<Bytes>> {
+    let mut client = tonic::client::Grpc::new(channel(address).await?);
+    client.ready().await?;
+    let path = PathAndQuery::from_static("/bench.Echo/Count");
+    let request = tonic::Request::new(Bytes::from(count.to_string()));
+    let answer = client.server_streaming(request, path, RawCodec).await?;
+    Ok(answer.into_inner())
 }
 
 /// Frames with an id on one gRPC stream, as the plugin protocol has them.
@@ -171,11 +194,23 @@ pub fn http(url: &str, payload: Bytes) -> Call {
     })
 }
 
-/// MCP `tools/call` of a tool that gives its text back, stateless, protocol of 2026-07-28.
-pub fn mcp(url: &str, tool: &str, text: &str) -> Call {
+/// How an MCP call ended.
+pub struct McpAnswer {
+    pub status: http::StatusCode,
+    pub retry_after: bool,
+    pub body: Bytes,
+}
+
+/// Sends MCP `tools/call`, stateless, protocol of 2026-07-28.
+pub fn mcp(
+    url: &str,
+    tool: &str,
+    arguments: &serde_json::Value,
+) -> impl Fn() -> futures::future::LocalBoxFuture<'static, Result<McpAnswer, String>> + Clone + 'static
+{
     let params = json!({
         "name": tool,
-        "arguments": {"text": text},
+        "arguments": arguments,
         "_meta": {
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "0"},
@@ -185,11 +220,9 @@ pub fn mcp(url: &str, tool: &str, text: &str) -> Call {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
     let body = Bytes::from(body.to_string());
     let (client, url, tool) = (http_client(), url.to_owned(), tool.to_owned());
-    let wanted = format!("\"text\":\"{text}\"");
-    call(move || {
-        let (client, url, tool) = (client.clone(), url.clone(), tool.clone());
-        let (body, wanted) = (body.clone(), wanted.clone());
-        async move {
+    move || {
+        let (client, url, tool, body) = (client.clone(), url.clone(), tool.clone(), body.clone());
+        Box::pin(async move {
             let request = http::Request::post(url)
                 .header("content-type", "application/json")
                 .header("accept", "application/json, text/event-stream")
@@ -198,16 +231,29 @@ pub fn mcp(url: &str, tool: &str, text: &str) -> Call {
                 .header("mcp-name", tool)
                 .body(Full::new(body))
                 .map_err(|error| error.to_string())?;
-            let answer = client
-                .request(request)
-                .await
-                .map_err(|error| error.to_string())?;
-            let body = answer
-                .into_body()
-                .collect()
-                .await
-                .map_err(|error| error.to_string())?;
-            let body = body.to_bytes();
+            let answer = client.request(request).await;
+            let answer = answer.map_err(|error| error.to_string())?;
+            let status = answer.status();
+            let retry_after = answer.headers().contains_key("retry-after");
+            let body = answer.into_body().collect().await;
+            let body = body.map_err(|error| error.to_string())?.to_bytes();
+            Ok(McpAnswer {
+                status,
+                retry_after,
+                body,
+            })
+        })
+    }
+}
+
+/// A tool that gives its text back, called over MCP.
+pub fn mcp_echo(url: &str, tool: &str, text: &str) -> Call {
+    let send = mcp(url, tool, &json!({"text": text}));
+    let wanted = format!("\"text\":\"{text}\"");
+    call(move || {
+        let (answer, wanted) = (send(), wanted.clone());
+        async move {
+            let body = answer.await?.body;
             let text = String::from_utf8_lossy(&body);
             if text.contains(&wanted) {
                 return Ok(());
@@ -215,59 +261,4 @@ pub fn mcp(url: &str, tool: &str, text: &str) -> Call {
             Err(text.into_owned())
         }
     })
-}
-
-/// A capability call through a router of this process's own, as a gateway makes it.
-pub async fn mesh(nats_url: &str, coordinator: &str, payload: Bytes) -> anyhow::Result<Call> {
-    let config = BusConfig {
-        urls: nats_url.to_owned(),
-        credentials: None,
-        client_name: "bench".to_owned(),
-        mesh: MeshName::default(),
-    };
-    let (bus, bus_driver) = Bus::connect(config).await?;
-    // Tasks of the runtime, as in a gateway: callers of the local set are not polled for them.
-    tokio::spawn(bus_driver.run(std::future::pending()));
-    let (store, table, _) = TableStore::open(None)?;
-    store.apply(&fetch_table(coordinator).await?)?;
-    let config = RouterConfig::new(NodeId::new("bench")?);
-    let (router, driver) = Router::new(config, bus.clone(), table, None);
-    tokio::spawn(driver.run(std::future::pending()));
-    let mut connected = bus.connected();
-    connected.wait_for(|connected| *connected).await?;
-    let capability = Capability::from_str("service:probe.echo")?;
-    let plugin = PluginName::new("probe")?;
-    Ok(call(move || {
-        let request = CallRequest::new(capability.clone(), payload.clone())
-            .to_plugin(plugin.clone())
-            .with_timeout(Duration::from_secs(10));
-        let (router, sent) = (router.clone(), payload.len());
-        // The store must live as long as its table is used.
-        let _keep = &store;
-        async move {
-            let answer = router.call(request).finish().await;
-            let answer = answer.map_err(|error| error.to_string())?;
-            same_length(answer.payload.len(), sent)
-        }
-    }))
-}
-
-/// One snapshot of the table.
-async fn fetch_table(coordinator: &str) -> anyhow::Result<TableUpdate> {
-    let channel = channel(coordinator).await?;
-    let mut feed = control::table_feed_client::TableFeedClient::new(channel);
-    let hello = control::TableFeedHello {
-        mesh: MeshName::default().to_string(),
-        name: "bench".to_owned(),
-        table: None,
-    };
-    let request = control::TableFeedRequest {
-        body: Some(control::table_feed_request::Body::Hello(hello)),
-    };
-    let requests =
-        futures::StreamExt::chain(futures::stream::iter([request]), futures::stream::pending());
-    let mut updates = feed.follow(requests).await?.into_inner();
-    let update = updates.message().await?.context("a table")?;
-    let update = update.table.context("a table")?;
-    Ok(update.try_into()?)
 }

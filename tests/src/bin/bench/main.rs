@@ -11,11 +11,18 @@
 )]
 
 mod bare;
+mod caller;
 mod calls;
 mod clients;
 mod mcp;
+mod memory;
+mod overload;
+mod parts;
+mod payloads;
 mod report;
+mod scale;
 mod side;
+mod streams;
 
 use std::time::Duration;
 
@@ -81,12 +88,18 @@ async fn small_mesh() -> Mesh {
 
 async fn run(mut bench: Bench) -> anyhow::Result<()> {
     Report::print_head();
-    if ["call", "mcp"].iter().any(|id| bench.wants(id)) {
+    let small = ["call", "payload", "stream", "mcp"];
+    if small.iter().any(|id| bench.wants(id)) {
         let mesh = small_mesh().await;
         calls::cross_node(&mut bench, &mesh).await?;
         calls::neighbour(&mut bench, &mesh).await?;
+        payloads::echo(&mut bench, &mesh).await?;
+        streams::server_streaming(&mut bench, &mesh).await?;
         mcp::tools_call(&mut bench, &mesh).await?;
     }
+    scale::scale(&mut bench).await?;
+    overload::overload(&mut bench).await?;
+    memory::memory(&mut bench).await?;
     let target = process::binaries();
     let target = target.parent().context("the target folder")?;
     bench.report.write(target)

@@ -4,11 +4,12 @@ use harness::mesh::Mesh;
 use harness::ports;
 
 use crate::clients;
-use crate::side::{Bench, IN_FLIGHT, PAYLOAD, Side, Targets, listens, plugin_pid, serve};
+use crate::parts::{listens, serve};
+use crate::side::{Bench, IN_FLIGHT, PAYLOAD, Side, Targets, plugin_pid};
 
 pub async fn tools_call(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
     let id = "mcp.tools_call";
-    if !bench.wants(id) {
+    if !bench.wants("mcp") {
         return Ok(());
     }
     let address = format!("127.0.0.1:{}", ports::free());
@@ -17,7 +18,7 @@ pub async fn tools_call(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
     let text = "x".repeat(PAYLOAD);
     let own = std::process::id();
     let ours = Side {
-        call: clients::mcp(&mesh.mcp_url(), "probe_echo", &text),
+        call: clients::mcp_echo(&mesh.mcp_url(), "probe_echo", &text),
         pids: vec![
             own,
             mesh.gateway.pid(),
@@ -27,13 +28,32 @@ pub async fn tools_call(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
         ],
     };
     let bare = Side {
-        call: clients::mcp(&format!("http://{address}/mcp"), "echo", &text),
+        call: clients::mcp_echo(&format!("http://{address}/mcp"), "echo", &text),
         pids: vec![own, rmcp.pid()],
     };
     for in_flight in IN_FLIGHT {
-        bench
-            .compare(id, in_flight, &ours, &bare, Targets::default())
-            .await;
+        if bench.wants(id) {
+            bench
+                .compare(id, in_flight, &ours, &bare, Targets::default())
+                .await;
+        }
+    }
+    // Once more with the processor time of the two servers alone.
+    let ours = Side {
+        call: ours.call,
+        pids: vec![mesh.gateway.pid()],
+    };
+    let bare = Side {
+        call: bare.call,
+        pids: vec![rmcp.pid()],
+    };
+    let id = "mcp.gateway_cpu";
+    for in_flight in [1, 32] {
+        if bench.wants(id) {
+            bench
+                .compare(id, in_flight, &ours, &bare, Targets::default())
+                .await;
+        }
     }
     Ok(())
 }

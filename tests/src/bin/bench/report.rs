@@ -11,13 +11,17 @@ use serde::{Deserialize, Serialize};
 pub enum Target {
     RatioAtMost(f64),
     RatioAtLeast(f64),
+    /// Of the number itself, not of the ratio.
+    AtMost(f64),
 }
 
 impl Target {
-    fn is_met(self, ratio: f64) -> bool {
+    fn is_met(self, ours: f64, ratio: Option<f64>) -> bool {
+        let ratio = ratio.unwrap_or(f64::NAN);
         match self {
             Self::RatioAtMost(most) => ratio <= most,
             Self::RatioAtLeast(least) => ratio >= least,
+            Self::AtMost(most) => ours <= most,
         }
     }
 }
@@ -27,6 +31,7 @@ impl fmt::Display for Target {
         match self {
             Self::RatioAtMost(most) => write!(f, "≤ {most} ×"),
             Self::RatioAtLeast(least) => write!(f, "≥ {least} ×"),
+            Self::AtMost(most) => write!(f, "≤ {most}"),
         }
     }
 }
@@ -41,15 +46,28 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// A number beside another.
-    pub fn beside(metric: &'static str, unit: &'static str, ours: f64, bare: f64) -> Self {
+    /// A number that stands alone.
+    pub fn own(metric: &'static str, unit: &'static str, ours: f64) -> Self {
         Self {
             metric,
             unit,
             ours,
-            bare: Some(bare),
+            bare: None,
             target: None,
         }
+    }
+
+    /// A number beside another.
+    pub fn beside(metric: &'static str, unit: &'static str, ours: f64, bare: f64) -> Self {
+        Self {
+            bare: Some(bare),
+            ..Self::own(metric, unit, ours)
+        }
+    }
+
+    pub fn target(mut self, target: Target) -> Self {
+        self.target = Some(target);
+        self
     }
 }
 
@@ -88,7 +106,7 @@ impl Report {
             let ratio = figure.bare.map(|bare| figure.ours / bare);
             let met = figure
                 .target
-                .map(|target| ratio.is_some_and(|ratio| target.is_met(ratio)));
+                .map(|target| target.is_met(figure.ours, ratio));
             let row = Row {
                 id: id.to_owned(),
                 case: case.to_owned(),

@@ -1,13 +1,10 @@
 //! What all groups are made of: the two sides of a comparison, and how they take turns.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use harness::load::{self, Figures};
 use harness::mesh::Mesh;
-use harness::process::{self, Process};
-use harness::wait;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -61,14 +58,23 @@ impl Bench {
         bare: &Side,
         targets: Targets,
     ) {
+        let (ours, bare) = self.turns(in_flight, ours, bare).await;
+        self.calls(id, &format!("{in_flight} in flight"), &ours, &bare, targets);
+    }
+
+    /// Lets both sides call in turns.
+    pub async fn turns(
+        &self,
+        in_flight: usize,
+        ours: &Side,
+        bare: &Side,
+    ) -> (Vec<Figures>, Vec<Figures>) {
         let (mut our_runs, mut bare_runs) = (Vec::new(), Vec::new());
         for _ in 0..self.rounds {
-            for (side, runs) in [(ours, &mut our_runs), (bare, &mut bare_runs)] {
-                runs.push(side.run(in_flight, self.time).await);
-            }
+            our_runs.push(ours.run(in_flight, self.time).await);
+            bare_runs.push(bare.run(in_flight, self.time).await);
         }
-        let case = format!("{in_flight} in flight");
-        self.calls(id, &case, &our_runs, &bare_runs, targets);
+        (our_runs, bare_runs)
     }
 
     /// Reports the medians of both sides' runs.
@@ -101,34 +107,6 @@ impl Side {
         let call = self.call.clone();
         load::run(in_flight, time, &self.pids, move || call()).await
     }
-}
-
-/// Starts one bare part. It may not answer yet: see [`answers`].
-pub fn serve(folder: &Path, words: &[&str]) -> Process {
-    let args = [&["serve"], words].concat();
-    let name = format!("bare-{}", words.first().copied().unwrap_or_default());
-    Process::start(&name, folder, &process::binary("bench"), &args, &[])
-}
-
-/// Waits until a call is answered.
-pub async fn answers(call: &Call) {
-    wait::until("the bare part answers", Duration::from_secs(10), || call()).await;
-}
-
-/// Waits until a port is open.
-pub async fn listens(address: &str) {
-    wait::until("the bare part listens", Duration::from_secs(10), || async {
-        tokio::net::TcpStream::connect(address).await.map(drop)
-    })
-    .await;
-}
-
-/// Waits until a Unix socket takes connections.
-pub async fn listens_unix(path: &str) {
-    wait::until("the bare part listens", Duration::from_secs(10), || async {
-        tokio::net::UnixStream::connect(path).await.map(drop)
-    })
-    .await;
 }
 
 /// The process id of a plugin, from its own tool.

@@ -11,14 +11,11 @@ mod evidence;
 mod soak;
 mod table;
 
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use futures::FutureExt as _;
 use harness::chaos::client::{Clients, Pace, Plan, Seen};
 use harness::chaos::fault::Fault;
 use harness::chaos::rounds::{self, Report};
@@ -99,11 +96,7 @@ async fn chaos(words: &[&str]) -> anyhow::Result<bool> {
     table::head();
     let mut reports = Vec::new();
     for fault in faults {
-        // The harness panics when a part of the mesh does not come back: the other faults go on.
-        let report = match AssertUnwindSafe(one(fault, rounds)).catch_unwind().await {
-            Ok(report) => report?,
-            Err(panic) => Report::broken(fault.name(), text_of(&*panic)),
-        };
+        let report = one(fault, rounds).await?;
         table::row(&report);
         reports.push(report);
         let text = serde_json::to_string_pretty(&reports)?;
@@ -112,12 +105,6 @@ async fn chaos(words: &[&str]) -> anyhow::Result<bool> {
     let good = reports.iter().all(Report::is_good);
     table::foot(&reports);
     Ok(good)
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic").to_owned()
 }
 
 /// All rounds of one fault, on a mesh of their own.
