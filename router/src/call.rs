@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_bus::{CallEvent, CallOutput, MessageSource};
-use mesh_core::error::{ErrorCode, MeshError, Place};
+use mesh_core::error::{ErrorCode, MeshError, Place, Processed};
 use mesh_core::id::InstanceId;
 use mesh_core::outlier::Outcome;
-use mesh_core::select::Selected;
+use mesh_core::select::{Health, Selected};
 use tokio::time::{Instant, sleep_until};
 
 use crate::attempt::Attempt;
@@ -94,7 +94,9 @@ impl CallStream {
             if self.request.messages.is_some() && !selected.client_streaming {
                 return Some(self.takes_no_messages(&selected));
             }
-            if !self.takes_a_retry(&mut last, now) {
+            if self.is_better_refused(last.as_ref(), selected.instance, now)
+                || !self.takes_a_retry(&mut last, now)
+            {
                 return last;
             }
             let first = self.selected.is_none();
@@ -151,6 +153,18 @@ impl CallStream {
             && self.tried.len() < self.inner.config.max_attempts
             && error.code.may_retry(may_repeat)
             && now < self.deadline
+    }
+
+    /// Whether a call that was provably not processed keeps that error, for all that is left gives no sign
+    /// of life: there it would be lost.
+    fn is_better_refused(
+        &self,
+        last: Option<&MeshError>,
+        instance: InstanceId,
+        now: Instant,
+    ) -> bool {
+        last.is_some_and(|last| last.code.processed() == Processed::No)
+            && self.inner.flights.signal(instance, now).health == Health::Silent
     }
 
     /// Takes what it costs to send a call again out of the budget; an error that says why not stays.

@@ -37,7 +37,7 @@ pub struct NodeLoad {
 /// Routes calls to instances. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Router {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {

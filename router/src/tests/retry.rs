@@ -6,6 +6,8 @@ use std::time::Duration;
 use mesh_core::error::{ErrorCode, MeshError};
 use tokio::time::Instant;
 
+use crate::flight::Report;
+
 use super::{World, done, failed, id, impatient};
 
 #[tokio::test]
@@ -108,4 +110,27 @@ async fn a_callers_mistakes_and_a_tools_own_errors_leave_nobody_out() {
     let begun = world.begun();
     let first = begun.iter().filter(|one| **one == id(1)).count();
     assert!((20..=80).contains(&first), "{first}");
+}
+
+#[tokio::test]
+async fn a_refused_call_is_not_sent_to_who_gives_no_sign_of_life() {
+    let world = World::new(2).await;
+    world.told(1, |_| Ok(vec![failed(ErrorCode::Overloaded)]));
+    let hangs = Report {
+        unresponsive: true,
+        ..Report::default()
+    };
+    world.router.inner.flights.heard(id(2), hangs);
+    for name in ["once", "again"] {
+        let error = world.call(name).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::Overloaded);
+        assert_eq!(world.begun(), [id(1)]);
+    }
+    // What may have been processed and may be repeated has nothing to lose.
+    world.told(1, |_| Ok(vec![failed(ErrorCode::OutcomeUnknown)]));
+    world.call("again").await.unwrap();
+    // Nor has a call that only it can serve.
+    let alone = World::new(1).await;
+    alone.router.inner.flights.heard(id(1), hangs);
+    alone.call("once").await.unwrap();
 }
