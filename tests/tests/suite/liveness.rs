@@ -21,15 +21,24 @@ async fn two_probes() -> Mesh {
         .plugin("probe")
         .start()
         .await;
-    wait::until("both probes are active", PATIENCE, || async {
-        let plugins = mesh.plugins()?;
-        let active = plugins.to_string().matches("\"active\"").count();
-        anyhow::ensure!(active >= 2, "{plugins}");
+    mesh.wait_tool("probe_nap").await;
+    both_serve(&mesh).await;
+    mesh
+}
+
+/// Waits until calls through the gateway are answered by two processes.
+async fn both_serve(mesh: &Mesh) {
+    wait::until("both serve", PATIENCE, || async {
+        let text = mesh.call_tool("probe_pid", json!({})).await?.to_string();
+        let other = mesh.call_tool("probe_pid", json!({})).await?.to_string();
+        anyhow::ensure!(
+            text.contains("result") && other.contains("result"),
+            "{text}"
+        );
+        anyhow::ensure!(text != other, "one only: {text}");
         anyhow::Ok(())
     })
     .await;
-    mesh.wait_tool("probe_nap").await;
-    mesh
 }
 
 type Call = JoinHandle<(Value, Instant)>;
@@ -131,17 +140,7 @@ async fn calls_to_an_agent_that_was_stopped_end_within_a_second_or_are_answered_
     calls_are_quick(&mesh, 50).await;
     // It takes calls again as soon as it is heard.
     mesh.agents[1].process().signal(Signal::CONT);
-    wait::until("both serve again", PATIENCE, || async {
-        let text = mesh.call_tool("probe_pid", json!({})).await?.to_string();
-        let other = mesh.call_tool("probe_pid", json!({})).await?.to_string();
-        anyhow::ensure!(
-            text.contains("result") && other.contains("result"),
-            "{text}"
-        );
-        anyhow::ensure!(text != other, "one only: {text}");
-        anyhow::Ok(())
-    })
-    .await;
+    both_serve(&mesh).await;
 }
 
 #[tokio::test]
