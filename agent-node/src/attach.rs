@@ -97,7 +97,7 @@ impl Sockets {
         let unix = grpc::server()
             .add_routes(routes.clone())
             .serve_with_incoming_shutdown(
-                UnixListenerStream::new(unix),
+                grpc::in_time(UnixListenerStream::new(unix)),
                 stop.clone().cancelled_owned(),
             );
         let unix = async {
@@ -131,7 +131,7 @@ async fn serve_tcp(
     routes: Routes,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = grpc::in_time(TcpIncoming::from(listener).with_nodelay(Some(true)));
     grpc::server()
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())

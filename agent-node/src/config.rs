@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 
 use mesh_core::id::{NodeId, PluginName};
 use mesh_runtime::config::{Mistake, Validate};
-use mesh_runtime::{HumanDuration, MeshSection, NatsSection, RouterSection};
+use mesh_runtime::{ByteSize, HumanDuration, MeshSection, NatsSection, RouterSection};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The longest path of a Unix socket, in bytes. Systems differ (104 to 108, with a final zero).
 pub(crate) const MAX_SOCKET_PATH: usize = 99;
+
+/// Some frames of the largest size.
+const MIN_BYTES_IN_FLIGHT: ByteSize = ByteSize::from_mib(1);
 
 /// What an agent-node needs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -58,6 +61,11 @@ pub struct Config {
     /// Calls in flight to one instance, where its manifest allows no fewer.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_in_flight_per_instance: u32,
+    /// Bytes of calls that are held on this node for plugins and callers that do not take them as fast as
+    /// they come; with more, new calls are shed.
+    pub max_bytes_in_flight: ByteSize,
+    /// Bytes of calls that wait for one instance; with more, new calls to it are shed.
+    pub max_bytes_in_flight_per_instance: ByteSize,
     /// Time between two messages that tell the mesh how busy the plugins are and that this node is alive.
     /// Over 250ms callers ask the node more often, and notice its loss later.
     pub beacon_interval: HumanDuration,
@@ -115,6 +123,8 @@ impl Default for Config {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 7411)),
             max_in_flight: 4096,
             max_in_flight_per_instance: 1024,
+            max_bytes_in_flight: ByteSize::from_mib(256),
+            max_bytes_in_flight_per_instance: ByteSize::from_mib(16),
             beacon_interval: HumanDuration::from_millis(250),
             drain_grace: HumanDuration::from_secs(10),
             launcher: Vec::new(),
@@ -198,6 +208,19 @@ impl Config {
                     "it is 0, so no call would be taken".into(),
                     "give at least 1",
                 );
+            }
+        }
+        for (field, value) in [
+            ("max_bytes_in_flight", self.max_bytes_in_flight),
+            (
+                "max_bytes_in_flight_per_instance",
+                self.max_bytes_in_flight_per_instance,
+            ),
+        ] {
+            if value < MIN_BYTES_IN_FLIGHT {
+                let problem = format!("{value} is less than the frames of a few calls");
+                let remedy = format!("give at least {MIN_BYTES_IN_FLIGHT}");
+                mistake(field, problem, &remedy);
             }
         }
         for (index, plugin) in self.plugins.iter().enumerate() {
@@ -363,6 +386,7 @@ mod tests {
         config.admin_listen = config.attach_tcp.unwrap();
         config.coordinators = vec!["not an address".to_owned()];
         config.max_in_flight = 0;
+        config.max_bytes_in_flight = ByteSize::from_kib(1);
         let lines = lines(&config);
         for field in [
             "agent.plugins[1].name: time is the name of agent.plugins[0], too",
@@ -375,13 +399,14 @@ mod tests {
             "agent.admin_listen: 127.0.0.1:7410 is agent.attach_tcp, too",
             "agent.coordinators[0]: ",
             "agent.max_in_flight: it is 0",
+            "agent.max_bytes_in_flight: 1KiB is less",
         ] {
             assert!(
                 lines.iter().any(|line| line.starts_with(field)),
                 "{field} is missing in {lines:#?}"
             );
         }
-        assert_eq!(lines.len(), 10, "{lines:#?}");
+        assert_eq!(lines.len(), 11, "{lines:#?}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod acts;
 mod admission;
 mod begin;
 mod call;
+mod held;
 mod inbox;
 mod load;
 mod local;

@@ -85,6 +85,7 @@ impl EmbeddedAgent {
         tasks: &Tasks,
     ) -> Self {
         let stop = tasks.token();
+        let limits = crate::Config::default();
         let (roster, book) = (Roster::default(), LaunchBook::default());
         let metrics = AgentMetrics::new(&Metrics::new());
         let path = DataPath {
@@ -93,6 +94,8 @@ impl EmbeddedAgent {
                 node: config.node,
                 max_in_flight: config.max_in_flight,
                 max_per_instance: config.max_per_instance,
+                max_bytes: limits.max_bytes_in_flight.as_usize(),
+                max_bytes_per_instance: limits.max_bytes_in_flight_per_instance.as_usize(),
                 exporting: false,
             },
             router: config.router,

@@ -242,6 +242,8 @@ async fn run_data(
             node: agent.node.clone(),
             max_in_flight: agent.max_in_flight as usize,
             max_per_instance: agent.max_in_flight_per_instance,
+            max_bytes: agent.max_bytes_in_flight.as_usize(),
+            max_bytes_per_instance: agent.max_bytes_in_flight_per_instance.as_usize(),
             exporting,
         },
         router: router_config,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mesh_bus::{BusConfig, BusError, RegistryStore, StoreConfig};
 use mesh_engine::engine::{Engine, EngineConfig};
 use mesh_runtime::admin::{HttpLimits, admin_only, serve_http};
-use mesh_runtime::grpc::{DescriptorError, HealthReporter, server};
+use mesh_runtime::grpc::{DescriptorError, HealthReporter, in_time, server};
 use mesh_runtime::net::{BindError, bind_tcp};
 use mesh_runtime::{Context, Tasks};
 use tokio::net::TcpListener;
@@ -209,7 +209,7 @@ fn local(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
 
 async fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) {
     // The server's own setting counts only for listeners that it opens itself.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = in_time(TcpIncoming::from(listener).with_nodelay(Some(true)));
     let serving = server().add_routes(routes);
     let served = serving
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())

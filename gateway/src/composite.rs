@@ -59,7 +59,8 @@ impl Offer<'_> {
 pub struct Compositor {
     policy: PrefixPolicy,
     management: Vec<Tool>,
-    specs: Option<BTreeSet<SpecId>>,
+    /// Those that take calls, and all.
+    specs: Option<[BTreeSet<SpecId>; 2]>,
     last: Arc<Catalog>,
 }
 
@@ -87,12 +88,19 @@ impl Compositor {
         Arc::clone(&self.last)
     }
 
-    /// The catalog of a table; the last one again when the same versions of the same plugins take
-    /// calls.
+    /// The catalog of a table; the last one again when the same versions of the same plugins are there
+    /// and take calls.
     pub fn compose(&mut self, table: &Table) -> Arc<Catalog> {
-        let specs = callable_specs(table);
+        let all = table.manifests().map(|(spec, _)| spec.clone()).collect();
+        let specs = [callable_specs(table), all];
         if self.specs.as_ref() != Some(&specs) {
-            self.last = Arc::new(compose(table, &specs, self.policy, &self.management));
+            let [callable, all] = &specs;
+            let make = |specs| compose(table, specs, self.policy, &self.management);
+            let resting = (callable != all).then(|| Box::new(make(all)));
+            self.last = Arc::new(Catalog {
+                resting,
+                ..make(callable)
+            });
             self.specs = Some(specs);
         }
         self.last()
@@ -186,6 +194,7 @@ fn compose(
         templates: Section::new(templates),
         prompts: Section::new(prompts),
         problems,
+        resting: None,
     }
 }
 

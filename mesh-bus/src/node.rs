@@ -38,7 +38,8 @@ impl Hash for ReplyTo {
 ///
 /// It holds at most 65,536 requests that were not taken yet; what comes beyond is dropped by the
 /// client library, counted in [`crate::BusStats::slow_consumer`], and ends at its caller's deadline.
-/// So take requests from a loop that never waits, and shed there.
+/// So take requests from a loop that never waits, and shed there: then it never holds more than what
+/// the connection reads in one turn (some MiB), because such a loop takes all of that in its own turn.
 #[derive(Debug)]
 pub struct NodeInbox {
     shared: Arc<Shared>,
@@ -100,12 +101,14 @@ impl NodeInbox {
             if self.closed {
                 return None;
             }
-            match self.subscriber.next().await {
+            // Without a budget: it would end the turn long before all is taken that one turn of the
+            // connection has brought, and the rest would pile up.
+            match tokio::task::unconstrained(self.subscriber.next()).await {
                 Some(message) => self.take(message),
                 None => self.closed = true,
             }
             while self.ahead.len() < AHEAD {
-                match self.subscriber.next().now_or_never() {
+                match tokio::task::unconstrained(self.subscriber.next()).now_or_never() {
                     Some(Some(message)) => self.take(message),
                     Some(None) => self.closed = true,
                     None => break,

@@ -5,9 +5,11 @@
 //! answer with an error and go on with all else. It must not know what frames mean.
 
 mod codec;
+mod greeting;
 mod server;
 
 pub use self::codec::{FrameCodec, FrameDecoder, FrameEncoder, Inbound, MAX_FRAME_BYTES};
+pub use self::greeting::{Greeting, MAX_STRANGER_BYTES};
 pub use self::server::{
     AttachFrames, AttachHandler, AttachServer, MAX_MESSAGE_BYTES, PeerInfo, attach_server,
 };

@@ -1,13 +1,19 @@
 //! What every gRPC port offers beside its own services: health and reflection.
 
+use std::io;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt};
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 pub use tonic_health::server::HealthReporter;
 
+pub use crate::first_request::FirstRequest;
 pub use crate::net::{BindError, bind_tcp};
+
+/// Time from the opening of a connection to its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
 /// HTTP/2 frames of this size carry large payloads at more than twice the rate of the default 16 KiB.
 pub const MAX_FRAME_SIZE: u32 = 256 * 1024;
@@ -22,6 +28,13 @@ pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[error("the descriptor of the gRPC services can't be read: {0}")]
 pub struct DescriptorError(#[from] tonic_reflection::server::Error);
+
+/// Connections whose clients must begin a request in time.
+pub fn in_time<T>(
+    incoming: impl Stream<Item = io::Result<T>>,
+) -> impl Stream<Item = io::Result<FirstRequest<T>>> {
+    incoming.map(|opened| opened.map(|io| FirstRequest::new(io, FIRST_REQUEST)))
+}
 
 /// Routes that offer `grpc.health.v1` for the named services (all serving; change it through the
 /// reporter) and `grpc.reflection.v1` and `v1alpha` of the descriptor. Add the port's own services

@@ -14,6 +14,7 @@ mod suite {
     mod chaos;
     mod cli;
     mod dev;
+    mod drain;
     mod end_to_end;
     mod faults;
     mod graph;

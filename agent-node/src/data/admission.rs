@@ -19,6 +19,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) agent: Usage,
     /// Calls in flight at the instance, and the most that it takes.
     pub(crate) instance: Usage,
+    /// Bytes that the agent holds of calls, and from how many on it takes no more.
+    pub(crate) bytes: Usage,
     /// The queue to the plugin takes more.
     pub(crate) queue_has_room: bool,
     /// How long calls of the instance take.
@@ -75,8 +77,14 @@ pub(crate) fn admit(now: &Situation<'_>) -> Result<(), MeshError> {
             "the agent has {} calls in flight, which is its limit (agent.max_in_flight)",
             now.agent.used
         )
+    } else if now.bytes.is_full() {
+        format!(
+            "the agent holds {} bytes of calls, which is its limit (agent.max_bytes_in_flight)",
+            now.bytes.used
+        )
     } else if !now.queue_has_room {
-        "the plugin does not read its stream fast enough".to_owned()
+        "the plugin does not read its stream fast enough (agent.max_bytes_in_flight_per_instance)"
+            .to_owned()
     } else {
         return Ok(());
     };
@@ -104,6 +112,7 @@ mod tests {
                 limit: 100,
             },
             instance: Usage { used: 3, limit: 4 },
+            bytes: Usage { used: 0, limit: 10 },
             queue_has_room: true,
             mean_latency: Duration::from_millis(20),
         }
@@ -131,6 +140,13 @@ mod tests {
                     ..calm()
                 },
                 "agent.max_in_flight",
+            ),
+            (
+                Situation {
+                    bytes: full,
+                    ..calm()
+                },
+                "agent.max_bytes_in_flight)",
             ),
             (
                 Situation {

@@ -32,7 +32,12 @@ impl Plane {
     ) -> Result<(SessionKey, u64), Box<Refused>> {
         let config = &self.shared.config;
         let mut state = self.lock();
-        let admitted = state.admit(instance, config.node.as_str(), config.max_in_flight);
+        let admitted = state.admit(
+            instance,
+            config.node.as_str(),
+            config.max_in_flight,
+            &self.shared.held,
+        );
         let key = match admitted {
             Ok(key) => key,
             Err(error) => {
@@ -164,7 +169,9 @@ impl Plane {
             return;
         };
         if let Some(call) = session.machine.give_up(id) {
-            session.out.push(cancel_frame(id, reason));
+            if !session.out.take_back(id) {
+                session.out.push(cancel_frame(id, reason));
+            }
             let end = Err(wire_error(code, reason, session.machine.place()));
             self.ended(&mut state.calls, session, call, end);
         }
@@ -227,7 +234,10 @@ impl Plane {
 
 /// What a call ends with whose plugin has no room for a chunk. One that gets messages is worked on.
 pub(super) fn queue_full(chunk: &common::Chunk) -> (ErrorCode, String) {
-    let text = "the plugin does not read its stream fast enough for the payload".to_owned();
+    let text =
+        "the plugin does not read its stream fast enough for the payload, or the agent holds too \
+                much of other calls (agent.max_bytes_in_flight)"
+            .to_owned();
     if chunk.fragment {
         (ErrorCode::Overloaded, text)
     } else {

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::begin::queue_full;
 use super::call::ReplyPath;
+use super::held::Charge;
 use super::out::OutQueue;
 use super::plane::Plane;
 use super::state::SessionKey;
@@ -37,6 +38,8 @@ pub(super) struct LocalReply {
     end: OwnedPermit<CallEvent>,
     /// Fragments of a large result, until it is whole.
     fragments: BytesMut,
+    /// For the fragments.
+    charge: Charge,
     /// What goes to the plugin as its credit allows.
     upload: Option<Upload>,
 }
@@ -54,6 +57,7 @@ impl LocalReply {
     pub(super) fn chunk(&mut self, chunk: common::Chunk, credit: u64) -> ChunkTaken {
         if chunk.fragment {
             self.fragments.extend_from_slice(&chunk.payload);
+            self.charge.add(chunk.payload.len());
         } else {
             // There is room for every chunk that credit allows; without it nobody listens.
             let _ = self.events.try_send(CallEvent::Chunk(chunk.payload));
@@ -167,6 +171,7 @@ impl LocalHost for Plane {
             events,
             end,
             fragments: BytesMut::new(),
+            charge: Charge::new(&self.shared.held),
             upload,
         };
         let reply = ReplyPath::Local(Box::new(reply));

@@ -1,7 +1,7 @@
 //! Frames on their way to one plugin: a bounded queue that its stream is fed from.
 //!
-//! Overload: new calls are shed when the queue is past its soft bound; answers to the plugin's own
-//! calls wait for room; frames that are owed (cancels, errors, credits) are always taken, because the
+//! Overload: new calls are shed when the queue is past its soft bound (`super::held` has that of bytes);
+//! answers to the plugin's own calls wait for room; frames that are owed (cancels, errors, credits) are always taken, because the
 //! host stops reading from a plugin whose queue is past the hard bound.
 
 use std::collections::VecDeque;
@@ -18,17 +18,13 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::held::Held;
+
 /// Past so many frames no new call is put into the queue.
 const SOFT_FRAMES: usize = 4_096;
 
-/// Past so many bytes no new call is put into the queue.
-const SOFT_BYTES: usize = 16 * 1024 * 1024;
-
 /// Past so many frames nothing more is read from the plugin.
 const HARD_FRAMES: usize = 16_384;
-
-/// Past so many bytes nothing more is read from the plugin, and payloads on their way are given up.
-const HARD_BYTES: usize = 128 * 1024 * 1024;
 
 /// What a frame costs beside its payload, in bytes, roughly.
 const FRAME_BYTES: usize = 128;
@@ -48,10 +44,11 @@ struct Shared {
     room: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     frames: VecDeque<Outgoing>,
     bytes: usize,
+    held: Held,
     waker: Option<Waker>,
     end: Option<Result<(), Status>>,
     closed: bool,
@@ -87,11 +84,11 @@ impl Outgoing {
 
 impl Queue {
     fn soft_room(&self) -> bool {
-        self.frames.len() < SOFT_FRAMES && self.bytes < SOFT_BYTES
+        self.frames.len() < SOFT_FRAMES && self.bytes < self.held.most_of_instance
     }
 
     fn hard_room(&self) -> bool {
-        self.frames.len() < HARD_FRAMES && self.bytes < HARD_BYTES
+        self.frames.len() < HARD_FRAMES && !self.held.is_hard_full(self.bytes)
     }
 
     fn poll_end(&mut self, context: &Context<'_>) -> Poll<Option<Result<HostFrame, Status>>> {
@@ -114,6 +111,7 @@ impl Queue {
         }
         let bytes = FRAME_BYTES + payload_bytes(&frame);
         self.bytes += bytes;
+        self.held.add(bytes);
         self.frames.push_back(Outgoing {
             frame,
             bytes,
@@ -140,9 +138,16 @@ fn payload_bytes(frame: &HostFrame) -> usize {
 
 impl OutQueue {
     /// A queue, and the stream that empties it. `gone` is cancelled when the stream is dropped.
-    pub(crate) fn new(gone: CancellationToken) -> (Self, OutStream) {
+    pub(crate) fn new(gone: CancellationToken, held: Held) -> (Self, OutStream) {
         let shared = Arc::new(Shared {
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue {
+                frames: VecDeque::new(),
+                bytes: 0,
+                held,
+                waker: None,
+                end: None,
+                closed: false,
+            }),
             written: AtomicU64::new(0),
             room: Notify::new(),
         });
@@ -174,10 +179,31 @@ impl OutQueue {
     /// Puts in a part of a payload. False: there is no room even for that.
     pub(crate) fn push_part(&self, frame: HostFrame) -> bool {
         let mut queue = self.lock();
-        if queue.bytes >= HARD_BYTES {
+        if queue.held.is_hard_full(queue.bytes) {
             return false;
         }
         queue.push(frame, None);
+        true
+    }
+
+    /// Takes back all frames of a call that the plugin shall not see any more. False: it may have seen
+    /// the call.
+    pub(crate) fn take_back(&self, id: u64) -> bool {
+        if self.was_written(id) {
+            return false;
+        }
+        let mut queue = self.lock();
+        let before = queue.bytes;
+        let mut bytes = 0;
+        queue.frames.retain(|waiting| {
+            let stays = waiting.frame.id != id;
+            bytes += if stays { waiting.bytes } else { 0 };
+            stays
+        });
+        queue.held.sub(before - bytes);
+        queue.bytes = bytes;
+        drop(queue);
+        self.shared.room.notify_waiters();
         true
     }
 
@@ -248,6 +274,7 @@ impl Stream for OutStream {
                 break None;
             };
             queue.bytes = queue.bytes.saturating_sub(next.bytes);
+            queue.held.sub(next.bytes);
             if next.stamp_time_left(&self.shared.written) {
                 break Some(next.frame);
             }
@@ -270,7 +297,8 @@ impl Drop for OutStream {
         let mut queue = lock(&self.shared.queue);
         queue.closed = true;
         queue.frames.clear();
-        queue.bytes = 0;
+        let bytes = std::mem::take(&mut queue.bytes);
+        queue.held.sub(bytes);
         drop(queue);
         self.shared.room.notify_waiters();
         self.gone.cancel();
@@ -294,13 +322,17 @@ mod tests {
         }
     }
 
+    fn held() -> Held {
+        Held::new(256 << 20, 16 << 20)
+    }
+
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(5)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_counts_as_written_once_the_transport_took_it_and_carries_the_time_left() {
-        let (queue, mut stream) = OutQueue::new(CancellationToken::new());
+        let (queue, mut stream) = OutQueue::new(CancellationToken::new(), held());
         queue.push_call(call(2, 1), soon());
         queue.push_call(call(4, 1), soon());
         assert!(!queue.was_written(2));
@@ -316,7 +348,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_whose_time_is_over_is_never_seen_by_the_plugin() {
-        let (queue, mut stream) = OutQueue::new(CancellationToken::new());
+        let (queue, mut stream) = OutQueue::new(CancellationToken::new(), held());
         queue.push_call(call(2, 1), soon());
         queue.push_call(call(4, 1), soon() + Duration::from_secs(60));
         tokio::time::advance(Duration::from_secs(6)).await;
@@ -326,7 +358,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_plugin_that_does_not_read_gets_no_more_calls_until_it_reads() {
-        let (queue, mut stream) = OutQueue::new(CancellationToken::new());
+        let (queue, mut stream) = OutQueue::new(CancellationToken::new(), held());
         let mut id = 0;
         while queue.has_room() {
             id += 2;
@@ -346,7 +378,7 @@ mod tests {
 
     #[tokio::test]
     async fn parts_are_refused_past_the_hard_bound_and_nothing_more_is_read() {
-        let (queue, _stream) = OutQueue::new(CancellationToken::new());
+        let (queue, _stream) = OutQueue::new(CancellationToken::new(), held());
         let mut taken = 0;
         while queue.push_part(call(2, 1 << 20)) {
             taken += 1;
@@ -356,8 +388,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_call_that_was_given_up_before_it_was_written_holds_nothing() {
+        let held = held();
+        let (queue, mut stream) = OutQueue::new(CancellationToken::new(), held.clone());
+        queue.push_call(call(2, 1_000), soon());
+        queue.push_call(call(4, 1_000), soon());
+        queue.push_part(call(4, 1_000));
+        assert!(queue.take_back(4));
+        assert!((1_000..2_000).contains(&held.bytes()));
+        assert_eq!(stream.next().await.unwrap().unwrap().id, 2);
+        assert!(stream.next().now_or_never().is_none());
+        assert!(!queue.take_back(2));
+        assert_eq!(held.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn all_queues_of_an_agent_share_its_bytes() {
+        let held = Held::new(1 << 20, 16 << 20);
+        let (one, stream) = OutQueue::new(CancellationToken::new(), held.clone());
+        let (other, mut other_stream) = OutQueue::new(CancellationToken::new(), held.clone());
+        while one.push_part(call(2, 100_000)) {}
+        assert!(held.bytes() >= 4 << 20);
+        assert!(!other.push_part(call(2, 1)));
+        drop(stream);
+        assert_eq!(held.bytes(), 0);
+        assert!(other.push_part(call(2, 1)));
+        other_stream.next().await.unwrap().unwrap();
+        assert_eq!(held.bytes(), 0);
+    }
+
+    #[tokio::test]
     async fn what_is_in_the_queue_goes_out_before_the_end() {
-        let (queue, mut stream) = OutQueue::new(CancellationToken::new());
+        let (queue, mut stream) = OutQueue::new(CancellationToken::new(), held());
         queue.push(call(2, 1));
         queue.finish(Err(Status::aborted("enough")));
         queue.push(call(4, 1));
@@ -372,7 +434,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_stream_is_noticed_and_frees_all_who_wait() {
         let gone = CancellationToken::new();
-        let (queue, stream) = OutQueue::new(gone.clone());
+        let (queue, stream) = OutQueue::new(gone.clone(), held());
         while queue.has_room() {
             queue.push(call(2, 1 << 20));
         }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{InFlight, ReplyPath};
+use super::held::Held;
 use super::out::{OutQueue, OutStream};
 use super::state::{Calls, Session, SessionKey, State};
 use crate::metrics::AgentMetrics;
@@ -31,6 +32,10 @@ pub(crate) struct PlaneConfig {
     pub(crate) max_in_flight: usize,
     /// Calls in flight to one instance.
     pub(crate) max_per_instance: u32,
+    /// Bytes held of calls.
+    pub(crate) max_bytes: usize,
+    /// Bytes of calls that wait for one instance.
+    pub(crate) max_bytes_per_instance: usize,
     /// Spans are exported.
     pub(crate) exporting: bool,
 }
@@ -46,6 +51,7 @@ pub(super) struct Shared {
     pub(super) config: PlaneConfig,
     pub(super) bus: Bus,
     pub(super) metrics: AgentMetrics,
+    pub(super) held: Held,
     state: Mutex<State>,
     /// The earliest deadline became earlier.
     pub(super) earlier_deadline: Notify,
@@ -55,6 +61,7 @@ impl Plane {
     pub(crate) fn new(config: PlaneConfig, bus: Bus, metrics: AgentMetrics) -> Self {
         Self {
             shared: Arc::new(Shared {
+                held: Held::new(config.max_bytes, config.max_bytes_per_instance),
                 config,
                 bus,
                 metrics,
@@ -93,7 +100,7 @@ impl Plane {
         peer: &PeerInfo,
         stop: &CancellationToken,
     ) -> (SessionKey, OutQueue, OutStream) {
-        let (queue, stream) = OutQueue::new(stop.clone());
+        let (queue, stream) = OutQueue::new(stop.clone(), self.shared.held.clone());
         let node = self.node().as_str();
         let key = self
             .lock()
@@ -142,6 +149,7 @@ impl Plane {
         let sessions = || state.sessions.all();
         vec![
             ("calls in flight", state.calls.in_flight),
+            ("bytes", self.shared.held.bytes()),
             ("callers", state.calls.callers.len()),
             (
                 "calls of sessions",

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::{Situation, Usage, admit};
 use super::call::{CallerKey, InFlight};
+use super::held::Held;
 use super::load::Load;
 use super::out::OutQueue;
 use crate::metrics::PluginMeters;
@@ -202,6 +203,7 @@ impl State {
         instance: InstanceId,
         node: &str,
         max_in_flight: usize,
+        held: &Held,
     ) -> Result<SessionKey, MeshError> {
         let (used, agent_draining) = (self.calls.in_flight, self.draining);
         let key = self.sessions.key_of(instance);
@@ -226,6 +228,10 @@ impl State {
             instance: Usage {
                 used: session.machine.in_flight(),
                 limit: concurrency as usize,
+            },
+            bytes: Usage {
+                used: held.bytes(),
+                limit: held.most,
             },
             queue_has_room: session.out.has_room(),
             mean_latency: session.load.mean_latency(),

@@ -61,16 +61,15 @@ impl Plane {
             let Some(call) = session.machine.give_up(id) else {
                 continue;
             };
-            let (code, text) = if session.out.was_written(id) {
+            let (code, text) = if !session.out.take_back(id) {
+                let why = "the call's time is over";
+                session.out.push(cancel_frame(id, why));
                 let text = "the call's time was over before the plugin answered";
                 (ErrorCode::DeadlineExceeded, text)
             } else {
                 let text = "the call's time was over before the plugin took it from its stream";
                 (ErrorCode::Expired, text)
             };
-            session
-                .out
-                .push(cancel_frame(id, "the call's time is over"));
             let end = Err(wire_error(code, text, session.machine.place()));
             self.ended(&mut state.calls, session, call, end);
         }

@@ -138,6 +138,8 @@ pub struct Catalog {
     pub prompts: Section<Prompt>,
     /// Entries that are not here as their plugins gave them.
     pub problems: Vec<Problem>,
+    /// What the catalog would be if all plugins that are known took calls; `None` where they do.
+    pub resting: Option<Box<Self>>,
 }
 
 impl Catalog {

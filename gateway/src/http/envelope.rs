@@ -18,6 +18,8 @@ pub struct Envelope {
     pub id: Option<RequestId>,
     /// The method, of requests and notifications.
     pub method: Option<String>,
+    /// It has parameters.
+    pub params: bool,
     /// The request carries a protocol version in its `_meta`, as from 2026-07-28 on.
     pub versioned: bool,
     /// The cursor of a list, when it is none: the MCP library would take no notice of it.
@@ -126,6 +128,7 @@ pub fn read(body: &[u8]) -> Result<Envelope, NoMessage> {
     {
         return Err(shape(id, "params is not an object"));
     }
+    let has_params = raw.params.is_some();
     let params = raw.params.map(RawValue::get).unwrap_or("{}");
     let params: Params<'_> = serde_json::from_str(params).unwrap_or_default();
     let bad_cursor = params.cursor.map(RawValue::get);
@@ -133,6 +136,7 @@ pub fn read(body: &[u8]) -> Result<Envelope, NoMessage> {
         kind,
         id,
         method: raw.method.map(Cow::into_owned),
+        params: has_params,
         versioned: params.meta.is_some_and(|meta| meta.version.is_some()),
         bad_cursor: bad_cursor
             .filter(|cursor| !cursor.starts_with('"'))

@@ -189,7 +189,7 @@ impl Front {
     ) -> Result<Response<AnswerBody>, Refusal> {
         let envelope = envelope::read(&body)?;
         self.check_room(&envelope)?;
-        check_cursor(&envelope)?;
+        check_params(&envelope)?;
         let kept = match envelope.method.as_deref() {
             Some("subscriptions/listen") => Kept::Running(self.work.subscriptions.begin()),
             Some("tools/call" | "prompts/get" | "resources/read") => {
@@ -303,23 +303,23 @@ where
 }
 
 /// The MCP library reads a list's cursor that is no text as none, and would begin the list anew for
-/// ever.
-fn check_cursor(envelope: &Envelope) -> Result<(), Refusal> {
-    let is_list = envelope
-        .method
-        .as_deref()
-        .is_some_and(|name| name.ends_with("/list"));
-    match &envelope.bad_cursor {
-        Some(cursor) if is_list => {
-            let text = format!("cursor must be a string, not {cursor}");
-            let refusal = Refusal::new(StatusCode::BAD_REQUEST, text);
-            Err(Refusal {
-                code: ErrorCode::INVALID_PARAMS,
-                ..refusal.to(envelope.id.clone())
-            })
+/// ever; and of an `initialize` without parameters it says what nobody understands.
+fn check_params(envelope: &Envelope) -> Result<(), Refusal> {
+    let method = envelope.method.as_deref().unwrap_or_default();
+    let text = match &envelope.bad_cursor {
+        Some(cursor) if method.ends_with("/list") => {
+            format!("cursor must be a string, not {cursor}")
         }
-        _ => Ok(()),
-    }
+        _ if method == "initialize" && !envelope.params => {
+            "the params of initialize are missing: give protocolVersion, capabilities and clientInfo"
+                .to_owned()
+        }
+        _ => return Ok(()),
+    };
+    Err(Refusal {
+        code: ErrorCode::INVALID_PARAMS,
+        ..Refusal::new(StatusCode::BAD_REQUEST, text).to(envelope.id.clone())
+    })
 }
 
 /// Whether a message is part of a session. Others are served by themselves: those that say a protocol

@@ -124,7 +124,8 @@ pub async fn run(
     }
 }
 
-fn ticket(context: &RequestContext<RoleServer>) -> Option<&Ticket> {
+/// The ticket of a call, if the request is one.
+pub fn ticket(context: &RequestContext<RoleServer>) -> Option<&Ticket> {
     let parts = context.extensions.get::<Parts>()?;
     parts.extensions.get::<Arc<Ticket>>().map(AsRef::as_ref)
 }

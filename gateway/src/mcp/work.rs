@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use mesh_core::call::TraceContext;
-use mesh_core::error::MeshError;
+use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_runtime::trace::context_of;
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -124,6 +124,27 @@ impl GatewayHandler {
         work.await.map_err(|error: MeshError| rpc_error(&error))
     }
 
+    /// The plugin is known, and takes no calls for now.
+    fn resting(&self, route: &Route, context: &RequestContext<RoleServer>) -> ErrorData {
+        let plugin = &route.plugin;
+        let table = self.shard.shared.table();
+        let state = table.instances_of(plugin).next().map_or_else(
+            || "it has no instance".to_owned(),
+            |instance| format!("it is {} ({})", instance.state, instance.reason),
+        );
+        let text = format!(
+            "plugin {plugin} takes no calls now: {state}; `plugmesh plugin {plugin}` tells more"
+        );
+        let error = MeshError::new(ErrorCode::Unavailable, text).at(Place {
+            plugin: plugin.to_string(),
+            ..Place::default()
+        });
+        if let Some(ticket) = calls::ticket(context) {
+            ticket.refuse(&error);
+        }
+        rpc_error(&error)
+    }
+
     pub(super) async fn run_tool(
         &self,
         request: CallToolRequestParams,
@@ -133,6 +154,11 @@ impl GatewayHandler {
         let catalog = self.shard.shared.catalog();
         let arguments = request.arguments.unwrap_or_default();
         let Some(item) = catalog.tools.get(&request.name) else {
+            let resting = catalog.resting.as_ref();
+            let resting = resting.and_then(|all| Some(&all.tools.get(&request.name)?.serves));
+            if let Some(Serves::Plugin(route)) = resting {
+                return Err(self.resting(route, context));
+            }
             let names = catalog.tools.items().iter().map(|item| &*item.key);
             let near = nearest(&request.name, names);
             return Err(errors::unknown("tool", &request.name, "tools/list", &near));
@@ -168,6 +194,11 @@ impl GatewayHandler {
         let catalog = self.shard.shared.catalog();
         let found = catalog.prompts.get(&request.name);
         let Some(Serves::Plugin(route)) = found.map(|item| &item.serves) else {
+            let resting = catalog.resting.as_ref();
+            let resting = resting.and_then(|all| Some(&all.prompts.get(&request.name)?.serves));
+            if let Some(Serves::Plugin(route)) = resting {
+                return Err(self.resting(route, context));
+            }
             let names = catalog.prompts.items().iter().map(|item| &*item.key);
             let near = nearest(&request.name, names);
             return Err(errors::unknown(
@@ -193,6 +224,10 @@ impl GatewayHandler {
     ) -> Result<ReadResourceResult, ErrorData> {
         let catalog = self.shard.shared.catalog();
         let Some(route) = catalog.resource_route(&request.uri) else {
+            let resting = catalog.resting.as_ref();
+            if let Some(route) = resting.and_then(|all| all.resource_route(&request.uri)) {
+                return Err(self.resting(route, context));
+            }
             return Err(errors::unknown_uri(&request.uri));
         };
         let payload = json!({ "uri": request.uri });

@@ -17,6 +17,7 @@ use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::codec::{FrameCodec, Inbound};
+use super::greeting::{Greeted, Greeting, StrangersBody};
 use crate::plugin::{HostFrame, PluginFrame, plugin_host_server};
 
 /// Largest message that is read at all, to answer it with an error; a larger one ends the stream,
@@ -117,19 +118,19 @@ impl<H> NamedService for AttachServer<H> {
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-struct Attach<H>(Arc<H>);
+struct Attach<H>(Arc<H>, Greeted);
 
 impl<H: AttachHandler> StreamingService<Inbound<PluginFrame>> for Attach<H> {
     type Response = HostFrame;
-    type ResponseStream = H::Frames;
-    type Future = BoxFuture<Result<Response<H::Frames>, Status>>;
+    type ResponseStream = Greeting<H::Frames>;
+    type Future = BoxFuture<Result<Response<Greeting<H::Frames>>, Status>>;
 
     fn call(&mut self, request: Request<AttachFrames>) -> Self::Future {
-        let handler = Arc::clone(&self.0);
+        let (handler, greeted) = (Arc::clone(&self.0), self.1.clone());
         Box::pin(async move {
             let peer = PeerInfo::of(request.extensions());
             let frames = handler.attach(peer, request.into_inner()).await?;
-            Ok(Response::new(frames))
+            Ok(Response::new(Greeting::new(frames, greeted)))
         })
     }
 }
@@ -153,7 +154,9 @@ where
             let status = Status::unimplemented("PluginHost has one method: Attach");
             return Box::pin(async move { Ok(status.into_http()) });
         }
-        let method = Attach(Arc::clone(&self.handler));
+        let greeted = Greeted::default();
+        let method = Attach(Arc::clone(&self.handler), greeted.clone());
+        let request = request.map(|body| StrangersBody::new(body, greeted));
         Box::pin(async move {
             let mut grpc = Grpc::new(FrameCodec::default())
                 .apply_max_message_size_config(Some(MAX_MESSAGE_BYTES), None);

@@ -17,8 +17,11 @@ use crate::common::{Error, ErrorCode};
 use crate::plugin::plugin_host_client::PluginHostClient;
 use crate::plugin::{HostFrame, PluginFrame, Ready, host_frame, plugin_frame};
 
-/// Answers each message with an error that says what it was; the first answer tells the peer.
-struct Mirror;
+/// Answers each message with an error that says what it was; the first answer tells the peer, and the
+/// second one, if there is one, that it is welcome.
+struct Mirror {
+    greeting: usize,
+}
 
 fn answer(id: u64, message: String) -> HostFrame {
     let error = Error {
@@ -49,8 +52,16 @@ impl AttachHandler for Mirror {
                 Inbound::Oversize { id, bytes } => answer(id, format!("{bytes} bytes")),
             })
         });
-        let hello = tokio_stream::once(Ok(answer(0, peer.to_string())));
-        Ok(Box::pin(hello.chain(answers)))
+        let welcome = host_frame::Body::Welcome(Box::default());
+        let greeting = [
+            answer(0, peer.to_string()),
+            HostFrame {
+                id: 0,
+                body: Some(welcome),
+            },
+        ];
+        let greeting = tokio_stream::iter(greeting.map(Ok));
+        Ok(Box::pin(greeting.take(self.greeting).chain(answers)))
     }
 }
 
@@ -91,11 +102,11 @@ impl Decoder for RawCodec {
 }
 
 /// Serves on a socket in a folder until the test's runtime ends.
-fn serve(folder: &Path) -> Endpoint {
+fn serve(folder: &Path, greeting: usize) -> Endpoint {
     let path = folder.join("s");
     let listener = tokio::net::UnixListener::bind(&path).expect("bind");
     let serving = Server::builder()
-        .add_service(attach_server(Mirror))
+        .add_service(attach_server(Mirror { greeting }))
         .serve_with_incoming(UnixListenerStream::new(listener));
     tokio::spawn(serving);
     Endpoint::from_shared(format!("unix://{}", path.display())).expect("an address")
@@ -134,7 +145,7 @@ fn ready(id: u64) -> PluginFrame {
 #[tokio::test]
 async fn garbage_is_answered_for_its_id_and_the_stream_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
-    let channel = serve(folder.path()).connect().await.expect("connect");
+    let channel = serve(folder.path(), 1).connect().await.expect("connect");
     let (sender, mut answers) = open(channel).await;
     assert_eq!(
         next(&mut answers).await,
@@ -161,11 +172,13 @@ async fn garbage_is_answered_for_its_id_and_the_stream_goes_on() {
 #[tokio::test]
 async fn a_message_that_would_cost_too_much_memory_ends_its_own_stream_only() {
     let folder = tempfile::tempdir().expect("a folder");
-    let channel = serve(folder.path()).connect().await.expect("connect");
+    let channel = serve(folder.path(), 2).connect().await.expect("connect");
     let (good, mut good_answers) = open(channel.clone()).await;
     let (bad, mut bad_answers) = open(channel).await;
-    next(&mut good_answers).await;
-    next(&mut bad_answers).await;
+    for answers in [&mut good_answers, &mut bad_answers] {
+        next(answers).await;
+        answers.message().await.expect("the Welcome");
+    }
     bad.send(vec![0; MAX_MESSAGE_BYTES + 1].into())
         .await
         .expect("open");
@@ -178,13 +191,28 @@ async fn a_message_that_would_cost_too_much_memory_ends_its_own_stream_only() {
 }
 
 #[tokio::test]
+async fn who_is_not_welcome_yet_may_send_little() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let channel = serve(folder.path(), 1).connect().await.expect("connect");
+    let (stranger, mut answers) = open(channel).await;
+    next(&mut answers).await;
+    stranger
+        .send(vec![0; MAX_STRANGER_BYTES].into())
+        .await
+        .expect("open");
+    let status = answers.message().await.expect_err("refused");
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+    assert!(status.message().contains("send Hello"), "{status}");
+}
+
+#[tokio::test]
 async fn a_generated_client_attaches_over_tcp() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("bind");
     let address = listener.local_addr().expect("an address");
     let serving = Server::builder()
-        .add_service(attach_server(Mirror))
+        .add_service(attach_server(Mirror { greeting: 1 }))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(serving);
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
@@ -202,7 +230,7 @@ async fn a_generated_client_attaches_over_tcp() {
 #[tokio::test]
 async fn another_method_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    let channel = serve(folder.path()).connect().await.expect("connect");
+    let channel = serve(folder.path(), 1).connect().await.expect("connect");
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.expect("ready");
     let path = "/plugmesh.plugin.v1.PluginHost/Other"

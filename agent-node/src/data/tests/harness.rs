@@ -84,6 +84,8 @@ impl Node {
             node: name.clone(),
             max_in_flight,
             max_per_instance,
+            max_bytes: 256 << 20,
+            max_bytes_per_instance: 16 << 20,
             exporting: false,
         };
         let (table, tables, _) = TableStore::open(None).unwrap();
