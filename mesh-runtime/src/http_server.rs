@@ -14,7 +14,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::Tasks;
@@ -98,6 +98,15 @@ pub async fn serve<S, B>(
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
+    let begin = |stream, permit: Option<OwnedSemaphorePermit>| {
+        let (service, ending, open) = (service.clone(), ending.clone(), open.clone());
+        tasks.spawn("http connection", async move {
+            open.inc();
+            serve_connection(stream, service, ending, limits).await;
+            open.dec();
+            drop(permit);
+        });
+    };
     let permits = Arc::new(Semaphore::new(limits.connections));
     loop {
         let accepted = async {
@@ -106,20 +115,23 @@ pub async fn serve<S, B>(
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
-            () = ending.stop.cancelled() => return,
+            () = ending.stop.cancelled() => break,
             accepted = accepted => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let (service, ending, open) = (service.clone(), ending.clone(), open.clone());
-                tasks.spawn("http connection", async move {
-                    open.inc();
-                    serve_connection(stream, service, ending, limits).await;
-                    open.dec();
-                    drop(permit);
-                });
-            }
+            Ok((stream, _)) => begin(stream, permit.ok()),
             Err(error) => pause_after(&error).await,
+        }
+    }
+    // Clients may have sent requests on those that still wait in the system's queue, and could not tell
+    // what became of them if they broke with the listener.
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Ok((stream, _)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).map(|()| stream);
+        if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+            begin(stream, None);
         }
     }
 }
