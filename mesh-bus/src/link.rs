@@ -107,6 +107,19 @@ pub(crate) enum Subscriber {
     Memory(memory::Subscription),
 }
 
+impl Subscriber {
+    /// Takes nothing new; what has arrived is still given, then the end.
+    pub async fn drain(&mut self) {
+        match self {
+            Self::Nats(subscriber) => {
+                // An error means that the connection is closed.
+                let _ = subscriber.drain().await;
+            }
+            Self::Memory(subscription) => subscription.drain(),
+        }
+    }
+}
+
 impl Stream for Subscriber {
     type Item = Message;
 

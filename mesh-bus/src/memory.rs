@@ -292,6 +292,13 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
+    /// Takes nothing new; what has arrived is still given, then the end.
+    pub fn drain(&mut self) {
+        self.shared.lock().unsubscribe(self.connection, self.sid);
+        self.inbox.lock().closed = true;
+        self.shared.work.notify_one();
+    }
+
     pub fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Message>> {
         let mut arrived = self.inbox.lock();
         match arrived.messages.pop_front() {

@@ -77,6 +77,12 @@ impl NodeInbox {
         }
     }
 
+    /// Takes no new requests: callers hear that nobody listens. Those that have arrived are still given
+    /// by [`NodeInbox::recv`], then the end.
+    pub async fn leave(&mut self) {
+        self.subscriber.drain().await;
+    }
+
     /// The next request; `None` when the connection is closed for good. Safe to cancel.
     ///
     /// Frames of one call come in the order in which they were sent. A call is named by the pair of

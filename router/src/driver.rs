@@ -60,9 +60,12 @@ async fn follow_table(inner: &Inner) {
     }
 }
 
+/// While the node is there its agent ends the calls of a vanished instance, and knows which of them
+/// never reached it.
 fn is_gone(table: &Table, node: &NodeId, generation: Generation, instance: InstanceId) -> bool {
     let Some(route) = table.instance(instance) else {
-        return true;
+        let known = table.node(node).map(|node| node.generation);
+        return known != Some(generation);
     };
     let newer = |known: Generation| known > generation;
     newer(route.generation) || table.node(node).is_some_and(|node| newer(node.generation))

@@ -16,14 +16,22 @@ use super::plane::Plane;
 /// The longest deadline that is kept, so that adding it to a time can't overflow.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Takes requests until the bus is closed or `stop` is cancelled.
+/// Takes requests until the bus is closed, the plane leaves and all that came before is answered, or
+/// `stop` is cancelled.
 pub(crate) async fn serve_inbox(plane: Plane, mut inbox: NodeInbox, stop: CancellationToken) {
     let stopped = stop.cancelled();
     let mut stopped = std::pin::pin!(stopped);
+    let leaving = plane.shared.leaving.clone();
+    let mut left = false;
     loop {
         let received = tokio::select! {
             biased;
             received = inbox.recv() => received,
+            () = leaving.cancelled(), if !left => {
+                inbox.leave().await;
+                left = true;
+                continue;
+            }
             () = &mut stopped => return,
         };
         let Some((request, to)) = received else {

@@ -53,6 +53,8 @@ pub(super) struct Shared {
     pub(super) metrics: AgentMetrics,
     pub(super) held: Held,
     state: Mutex<State>,
+    /// No more requests are taken from the bus.
+    pub(super) leaving: CancellationToken,
     /// The earliest deadline became earlier.
     pub(super) earlier_deadline: Notify,
 }
@@ -66,6 +68,7 @@ impl Plane {
                 bus,
                 metrics,
                 state: Mutex::default(),
+                leaving: CancellationToken::new(),
                 earlier_deadline: Notify::new(),
             }),
         }
@@ -136,6 +139,11 @@ impl Plane {
     /// The agent stops: refuse all new calls.
     pub(crate) fn drain(&self) {
         self.lock().draining = true;
+    }
+
+    /// The agent has drained: what still comes finds nobody who listens, and so was not processed.
+    pub(crate) fn leave(&self) {
+        self.shared.leaving.cancel();
     }
 
     /// Calls that run on this node.
