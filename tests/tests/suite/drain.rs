@@ -4,6 +4,7 @@
 use harness::chaos::client::{Clients, End, Pace, Plan, Seen};
 use harness::chaos::rounds::{self, Settled};
 use harness::chaos::world::World;
+use mesh_core::error::Processed;
 use rustix::process::Signal;
 use std::time::Duration;
 
@@ -19,6 +20,15 @@ async fn more_calls(clients: &Clients) {
         }
     })
     .await;
+}
+
+fn is_well(end: &End) -> bool {
+    match end {
+        End::Ok => true,
+        End::Failed { code, processed } => {
+            code == "outcome_unknown" && *processed == Processed::Unknown
+        }
+    }
 }
 
 #[tokio::test]
@@ -66,7 +76,9 @@ async fn no_call_is_lost_or_done_twice_while_parts_of_the_mesh_stop_in_order() {
     let bad: Vec<_> = seen
         .records
         .iter()
-        .filter(|record| record.end != End::Ok)
+        // On a machine without time to spare a node may be silent for so long that it counts as lost; that
+        // such an end is honest was looked at above.
+        .filter(|record| !is_well(&record.end))
         .collect();
     assert!(
         bad.is_empty(),
