@@ -1,5 +1,8 @@
 //! Where the agent is, and how a connection to it is made.
 
+#[cfg(unix)]
+mod socket;
+
 use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -101,8 +104,8 @@ impl Connector {
                 let connect = service_fn(move |_: http::Uri| {
                     let path = path.clone();
                     async move {
-                        let stream = tokio::net::UnixStream::connect(path).await?;
-                        Ok::<_, std::io::Error>(TokioIo::new(stream))
+                        let socket = socket::Socket::connect(&path).await?;
+                        Ok::<_, std::io::Error>(TokioIo::new(socket))
                     }
                 });
                 configure(Endpoint::from_static("http://localhost"))
