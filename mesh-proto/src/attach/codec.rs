@@ -83,7 +83,6 @@ impl<Out: Message> Encoder for FrameEncoder<Out> {
     type Error = Status;
 
     fn encode(&mut self, frame: Out, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.reserve(frame.encoded_len());
         frame
             .encode(buffer)
             .map_err(|error| Status::internal(error.to_string()))
@@ -148,7 +147,7 @@ mod tests {
 
     use super::*;
     use crate::common::{Chunk, Error};
-    use crate::plugin::{PluginFrame, plugin_frame::Body};
+    use crate::plugin::{HostFrame, PluginFrame, plugin_frame::Body};
 
     fn inbound(bytes: impl Into<Bytes>) -> Inbound<PluginFrame> {
         let mut bytes = bytes.into();
@@ -168,6 +167,17 @@ mod tests {
                 ..Chunk::default()
             })),
         }
+    }
+
+    #[test]
+    fn a_frame_is_small_enough_to_be_moved() {
+        // What is larger goes into a box: see BOXED in xtask/src/codegen.rs.
+        assert!(
+            size_of::<PluginFrame>() <= 200,
+            "{}",
+            size_of::<PluginFrame>()
+        );
+        assert!(size_of::<HostFrame>() <= 200, "{}", size_of::<HostFrame>());
     }
 
     #[test]
