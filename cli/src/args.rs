@@ -59,6 +59,8 @@ pub enum Command {
     Disable(ChangeArgs),
     /// Drain a plugin and end its processes
     Unload(UnloadArgs),
+    /// Show what would follow from a change or a loss; nothing is done
+    Impact(ImpactArgs),
     /// List the agent-nodes
     Nodes(CoordinatorFlags),
     /// Show what needs what
@@ -165,6 +167,43 @@ pub struct UnloadArgs {
     /// Unload those that depend on it, too
     #[arg(long)]
     pub cascade: bool,
+}
+
+/// `impact`.
+#[derive(Debug, Args)]
+pub struct ImpactArgs {
+    #[command(flatten)]
+    pub ask: CoordinatorFlags,
+    /// What might be done or happen
+    #[command(subcommand)]
+    pub of: ImpactOf,
+}
+
+/// What might be done or happen.
+#[derive(Debug, Subcommand)]
+pub enum ImpactOf {
+    /// All versions of a plugin are unloaded
+    Unload {
+        /// The plugin
+        name: String,
+    },
+    /// A plugin takes no calls; its processes go on
+    Disable {
+        /// The plugin
+        name: String,
+    },
+    /// A plugin runs in this version and no other
+    Upgrade {
+        /// The plugin
+        name: String,
+        /// The version
+        version: String,
+    },
+    /// A node is lost with all that runs there
+    Node {
+        /// The node
+        name: String,
+    },
 }
 
 /// `graph`.

@@ -9,6 +9,7 @@ pub mod coordinator;
 pub mod doctor;
 pub mod gateway;
 pub mod graph;
+pub mod impact;
 pub mod new;
 pub mod nodes;
 pub mod plugin;

@@ -17,6 +17,7 @@ mod publish;
 mod registry;
 mod requests;
 mod sessions;
+mod suppose;
 mod view;
 mod writes;
 
@@ -32,6 +33,7 @@ use self::publish::Publisher;
 use self::registry::{Changes, Registry};
 use self::requests::Requests;
 use self::sessions::Sessions;
+pub use self::suppose::{Affected, Impact, Supposition};
 pub use self::view::{Counts, GraphNode, GraphView, NodeView, PluginFilter, PluginView};
 use self::writes::Writes;
 use crate::record::{Key, RecordError, Stand};

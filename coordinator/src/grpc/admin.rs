@@ -6,12 +6,13 @@ use std::str::FromStr;
 use mesh_core::capability::Capability;
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::PluginName;
-use mesh_engine::engine::{Change, Engine, Operation, Outcome, PluginFilter};
+use mesh_engine::engine::{Change, Engine, Operation, Outcome, PluginFilter, Supposition};
 use mesh_proto::admin::mesh_admin_server::MeshAdmin;
 use mesh_proto::admin::{
-    DisablePluginRequest, EnablePluginRequest, GetGraphRequest, GetGraphResponse, GetPluginRequest,
-    GetPluginResponse, ListNodesRequest, ListNodesResponse, ListPluginsRequest,
-    ListPluginsResponse, PluginChangeResponse, UnloadPluginRequest, WatchRequest, WatchResponse,
+    DisablePluginRequest, EnablePluginRequest, GetGraphRequest, GetGraphResponse, GetImpactRequest,
+    GetImpactResponse, GetPluginRequest, GetPluginResponse, ListNodesRequest, ListNodesResponse,
+    ListPluginsRequest, ListPluginsResponse, PluginChangeResponse, UnloadPluginRequest, Upgrade,
+    WatchRequest, WatchResponse, get_impact_request,
 };
 use mesh_proto::convert::WireError;
 use tokio::sync::mpsc;
@@ -70,6 +71,20 @@ impl MeshAdmin for Services {
             return Err(refuse(unknown(&plugin)));
         }
         Ok(Response::new(view::graph(graph)))
+    }
+
+    async fn get_impact(
+        &self,
+        request: Request<GetImpactRequest>,
+    ) -> Result<Response<GetImpactResponse>, Status> {
+        let supposition = supposition(request.into_inner()).map_err(refuse)?;
+        let look = move |engine: &Engine| (engine.suppose(&supposition), engine.revision());
+        let (impact, revision) = self.handle.look(look).await.map_err(refuse)?;
+        let impact = impact.map_err(refuse)?;
+        Ok(Response::new(GetImpactResponse {
+            revision: Some(revision.into()),
+            ..view::impact(impact)
+        }))
     }
 
     async fn list_nodes(
@@ -200,6 +215,23 @@ fn plugin_name(name: &str, text: &str) -> Result<PluginName, MeshError> {
         return Err(WireError::new(name, "is empty: name a plugin").into());
     }
     field(name, text)
+}
+
+fn supposition(request: GetImpactRequest) -> Result<Supposition, MeshError> {
+    use get_impact_request::Supposition as Wire;
+    Ok(match request.supposition {
+        None => {
+            let text = "is missing: name what might be done or happen";
+            return Err(WireError::new("supposition", text).into());
+        }
+        Some(Wire::Unload(name)) => Supposition::Unload(plugin_name("unload", &name)?),
+        Some(Wire::Disable(name)) => Supposition::Disable(plugin_name("disable", &name)?),
+        Some(Wire::Upgrade(Upgrade { name, version })) => Supposition::Upgrade(
+            plugin_name("upgrade.name", &name)?,
+            field("upgrade.version", &version)?,
+        ),
+        Some(Wire::LoseNode(name)) => Supposition::Lose(field("lose_node", &name)?),
+    })
 }
 
 fn unknown(plugin: &PluginName) -> MeshError {

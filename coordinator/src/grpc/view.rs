@@ -1,6 +1,6 @@
 //! What operators are shown, on the wire.
 
-use mesh_engine::engine::{GraphNode, GraphView, NodeView, Outcome, PluginView};
+use mesh_engine::engine::{Affected, GraphNode, GraphView, Impact, NodeView, Outcome, PluginView};
 use mesh_proto::{admin, control};
 
 pub(super) fn plugin(own: PluginView) -> admin::PluginView {
@@ -39,6 +39,23 @@ pub(super) fn graph(own: GraphView) -> admin::GetGraphResponse {
         nodes: own.nodes.into_iter().map(node).collect(),
         edges: own.edges.into_iter().map(edge).collect(),
         start_order: own.start_order,
+    }
+}
+
+pub(super) fn impact(own: Impact) -> admin::GetImpactResponse {
+    let affected = |own: Affected| admin::Affected {
+        id: own.label,
+        why: own.why,
+    };
+    admin::GetImpactResponse {
+        gone: own.gone,
+        blocked: own.blocked.into_iter().map(affected).collect(),
+        degraded: own.degraded.into_iter().map(affected).collect(),
+        unaffected: own.unaffected,
+        stops: own.stops,
+        starts: own.starts,
+        modelled_on: own.modelled_on.unwrap_or_default(),
+        revision: None,
     }
 }
 

@@ -1,9 +1,10 @@
 //! Operators' questions and changes.
 
 use super::*;
+use mesh_proto::admin::get_impact_request::Supposition;
 use mesh_proto::admin::{
-    DisablePluginRequest, EnablePluginRequest, GetGraphRequest, GetPluginRequest,
-    UnloadPluginRequest, WatchRequest,
+    DisablePluginRequest, EnablePluginRequest, GetGraphRequest, GetImpactRequest, GetPluginRequest,
+    UnloadPluginRequest, Upgrade, WatchRequest,
 };
 use tonic::{Code, Status};
 
@@ -52,6 +53,35 @@ async fn plugins_are_disabled_and_enabled_again_with_what_that_affects() {
     };
     bench.admin().enable_plugin(enable).await.unwrap();
     bench.until("user", InstanceState::Active).await;
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn what_would_follow_from_a_loss_is_shown_and_nothing_is_done() {
+    let (bench, _agent) = chain().await;
+    let ask = |supposition| GetImpactRequest {
+        supposition: Some(supposition),
+    };
+    let upgrade = Supposition::Upgrade(Upgrade {
+        name: "base".into(),
+        version: "2.0.0".into(),
+    });
+    let answer = bench.admin().get_impact(ask(upgrade)).await.unwrap();
+    let impact = answer.into_inner();
+    assert_eq!(impact.gone, ["base@1.0.0"]);
+    assert_eq!(impact.blocked[0].id, "user@1.0.0");
+    assert_eq!(impact.modelled_on, "base@1.0.0");
+    bench.until("base", InstanceState::Active).await;
+    let wrong = Supposition::Upgrade(Upgrade {
+        name: "base".into(),
+        version: "two".into(),
+    });
+    let refused = bench.admin().get_impact(ask(wrong)).await.unwrap_err();
+    let text = error(&refused);
+    assert!(text.contains("upgrade.version"), "{text}");
+    let nowhere = Supposition::LoseNode("nowhere".into());
+    let refused = bench.admin().get_impact(ask(nowhere)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
     bench.stop().await;
 }
 

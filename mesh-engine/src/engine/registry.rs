@@ -173,7 +173,7 @@ impl Registry {
     }
 
     /// Applies one change. `None`: the record is gone, or can't be read.
-    fn apply(
+    pub fn apply(
         &mut self,
         key: &Key,
         value: Option<Record>,

@@ -13,6 +13,7 @@ mod office;
 mod operators;
 mod properties;
 mod store;
+mod suppose;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

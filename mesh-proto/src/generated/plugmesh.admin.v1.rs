@@ -102,6 +102,80 @@ pub struct GraphEdge {
     #[prost(bool, tag = "4")]
     pub optional: bool,
 }
+/// GetImpactRequest names what might be done or happen.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetImpactRequest {
+    /// One of them.
+    #[prost(oneof = "get_impact_request::Supposition", tags = "1, 2, 3, 4")]
+    pub supposition: ::core::option::Option<get_impact_request::Supposition>,
+}
+/// Nested message and enum types in `GetImpactRequest`.
+pub mod get_impact_request {
+    /// One of them.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Supposition {
+        /// All versions of this plugin are unloaded.
+        #[prost(string, tag = "1")]
+        Unload(::prost::alloc::string::String),
+        /// This plugin takes no calls; its processes go on.
+        #[prost(string, tag = "2")]
+        Disable(::prost::alloc::string::String),
+        /// A plugin runs in this version and no other.
+        #[prost(message, tag = "3")]
+        Upgrade(super::Upgrade),
+        /// This node is lost with all that runs there.
+        #[prost(string, tag = "4")]
+        LoseNode(::prost::alloc::string::String),
+    }
+}
+/// Upgrade of a plugin.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Upgrade {
+    /// The plugin.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The version that it would run in.
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+}
+/// GetImpactResponse lists, by name@version, everything that takes calls now.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetImpactResponse {
+    /// What would go itself, or be held.
+    #[prost(string, repeated, tag = "1")]
+    pub gone: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those whose needs would be open: degraded at once, blocked after the grace period.
+    #[prost(message, repeated, tag = "2")]
+    pub blocked: ::prost::alloc::vec::Vec<Affected>,
+    /// Those that would go on with less: without an optional dependency, or with fewer instances.
+    #[prost(message, repeated, tag = "3")]
+    pub degraded: ::prost::alloc::vec::Vec<Affected>,
+    /// Those for whom nothing changes.
+    #[prost(string, repeated, tag = "4")]
+    pub unaffected: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What would stop, in this order; for an unload, what cascade unloads.
+    #[prost(string, repeated, tag = "5")]
+    pub stops: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What has to be started, in this order: the new version, or elsewhere what a node took along.
+    #[prost(string, repeated, tag = "6")]
+    pub starts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The version of an upgrade is not here: it is taken to need and provide what this one does.
+    #[prost(string, tag = "7")]
+    pub modelled_on: ::prost::alloc::string::String,
+    /// The revision that this is judged by.
+    #[prost(message, optional, tag = "8")]
+    pub revision: ::core::option::Option<super::super::control::v1::Revision>,
+}
+/// Affected is one that a change would affect.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Affected {
+    /// name@version.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// How, each as a line for a person.
+    #[prost(string, repeated, tag = "2")]
+    pub why: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// ListNodesRequest asks for the nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListNodesRequest {}
@@ -344,6 +418,31 @@ pub mod mesh_admin_client {
                 .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "GetGraph"));
             self.inner.unary(req, path, codec).await
         }
+        /// GetImpact shows what would follow from a change or a loss; nothing is done.
+        pub async fn get_impact(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetImpactRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetImpactResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plugmesh.admin.v1.MeshAdmin/GetImpact",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "GetImpact"));
+            self.inner.unary(req, path, codec).await
+        }
         /// ListNodes lists the agent-nodes.
         pub async fn list_nodes(
             &mut self,
@@ -507,6 +606,14 @@ pub mod mesh_admin_server {
             request: tonic::Request<super::GetGraphRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetGraphResponse>,
+            tonic::Status,
+        >;
+        /// GetImpact shows what would follow from a change or a loss; nothing is done.
+        async fn get_impact(
+            &self,
+            request: tonic::Request<super::GetImpactRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetImpactResponse>,
             tonic::Status,
         >;
         /// ListNodes lists the agent-nodes.
@@ -752,6 +859,51 @@ pub mod mesh_admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetGraphSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plugmesh.admin.v1.MeshAdmin/GetImpact" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetImpactSvc<T: MeshAdmin>(pub Arc<T>);
+                    impl<
+                        T: MeshAdmin,
+                    > tonic::server::UnaryService<super::GetImpactRequest>
+                    for GetImpactSvc<T> {
+                        type Response = super::GetImpactResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetImpactRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshAdmin>::get_impact(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetImpactSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
