@@ -8,7 +8,7 @@ use std::path::Path;
 pub struct Entry {
     pub begins: u16,
     pub ends: u16,
-    /// The client's try that began last.
+    /// A try of the client's that began: the only one where one began.
     pub attempt: u32,
 }
 
