@@ -96,6 +96,7 @@ impl EmbeddedAgent {
                 max_per_instance: config.max_per_instance,
                 max_bytes: limits.max_bytes_in_flight.as_usize(),
                 max_bytes_per_instance: limits.max_bytes_in_flight_per_instance.as_usize(),
+                max_payload: crate::session::limits::MAX_PAYLOAD_BYTES,
                 exporting: false,
             },
             router: config.router,

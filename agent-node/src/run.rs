@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_bus::{Bus, BusConfig};
+use mesh_bus::{Bus, BusConfig, BusLimits};
 use mesh_core::id::Generation;
 use mesh_core::revision::Revision;
 use mesh_core::table::{NodeRoute, Table};
@@ -221,13 +221,17 @@ async fn run_data(
     let (config, stop) = (&parts.config, &parts.stages.data);
     let agent = &config.agent;
     let sockets = Sockets::bind(agent)?;
-    let (bus, driver) = Bus::connect(BusConfig {
+    let limits = BusLimits {
+        max_payload: config.router.max_payload.as_usize(),
+        ..BusLimits::default()
+    };
+    let bus_config = BusConfig {
         urls: config.nats.url.clone(),
         credentials: config.nats.credentials.clone(),
         client_name: format!("plugmesh agent {}", agent.node),
         mesh: config.mesh.name.clone(),
-    })
-    .await?;
+    };
+    let (bus, driver) = Bus::connect_with(bus_config, limits).await?;
     tasks.spawn("bus", driver.run(stop.clone().cancelled_owned()));
     parts.context.metrics.counters("bus", bus.counters());
     parts.context.metrics.gauges("bus", bus.gauges());
@@ -245,6 +249,7 @@ async fn run_data(
             max_per_instance: agent.max_in_flight_per_instance,
             max_bytes: agent.max_bytes_in_flight.as_usize(),
             max_bytes_per_instance: agent.max_bytes_in_flight_per_instance.as_usize(),
+            max_payload: config.router.max_payload.as_usize(),
             exporting,
         },
         router: router_config,

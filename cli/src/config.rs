@@ -63,6 +63,7 @@ impl Section {
     /// All mistakes that the schema can't see.
     pub fn rules(self, config: &Config) -> Vec<Mistake> {
         let mut mistakes = nats_mistakes(config);
+        mistakes.extend(config.router.validate());
         if matches!(self, Self::Coordinator | Self::All) {
             mistakes.extend(config.coordinator.validate());
         }

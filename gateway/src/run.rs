@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use mesh_bus::{Bus, BusConfig, BusError};
+use mesh_bus::{Bus, BusConfig, BusError, BusLimits};
 use mesh_core::table::Table;
 use mesh_runtime::http_server::{Ending, HttpLimits, serve};
 use mesh_runtime::net::BindError;
@@ -303,13 +303,17 @@ struct Seed {
 impl Seed {
     async fn run(self, tasks: Tasks) -> Result<(), RunError> {
         let settings = &self.config.gateway;
-        let (bus, driver) = Bus::connect(BusConfig {
+        let limits = BusLimits {
+            max_payload: self.config.router.max_payload.as_usize(),
+            ..BusLimits::default()
+        };
+        let bus_config = BusConfig {
             urls: self.config.nats.url.clone(),
             credentials: self.config.nats.credentials.clone(),
             client_name: format!("plugmesh gateway {}", settings.name),
             mesh: self.config.mesh.name.clone(),
-        })
-        .await?;
+        };
+        let (bus, driver) = Bus::connect_with(bus_config, limits).await?;
         let ending = || tasks.token().cancelled_owned();
         tasks.spawn("nats", driver.run(ending()));
         self.context.metrics.counters("bus", bus.counters());

@@ -222,7 +222,8 @@ impl Bus {
         }
         if bytes > self.limits.max_payload {
             let message = format!(
-                "the payload has {bytes} bytes and may have at most {}; send it in parts",
+                "the payload has {bytes} bytes and may have at most {}: send less at a time, or raise \
+                 router.max_payload (64MiB at most)",
                 self.limits.max_payload
             );
             return Err(MeshError::new(ErrorCode::TooLarge, message).at(target.place()));

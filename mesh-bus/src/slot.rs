@@ -453,7 +453,8 @@ impl Live {
         let large = self.fragments.len() + more > limits.max_payload;
         if large {
             let message = format!(
-                "the result is larger than the {} bytes that a payload may have here",
+                "the result is larger than the {} bytes that a payload may have here: let the plugin answer \
+                 with less at a time, or raise router.max_payload (64MiB at most)",
                 limits.max_payload
             );
             self.finish(Err(self.error(ErrorCode::PluginFailed, message)));

@@ -72,6 +72,7 @@ impl Plane {
         let coming = Coming {
             parts: call.more && over_bus,
             messages: call.messages && over_bus,
+            bytes: call.payload.len(),
         };
         let id = session.machine.begin(in_flight, coming);
         session.load.begun();

@@ -36,6 +36,8 @@ pub(crate) struct PlaneConfig {
     pub(crate) max_bytes: usize,
     /// Bytes of calls that wait for one instance.
     pub(crate) max_bytes_per_instance: usize,
+    /// Bytes of a call's payload, and of its answer.
+    pub(crate) max_payload: usize,
     /// Spans are exported.
     pub(crate) exporting: bool,
 }

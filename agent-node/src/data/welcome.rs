@@ -95,6 +95,11 @@ impl Plane {
             let text = format!("launch_token: another stream just attached as instance {instance}");
             return Err(MeshError::new(ErrorCode::PermissionDenied, text).at(place));
         }
+        if let Some(session) = state.sessions.get(key) {
+            session
+                .machine
+                .limit_payloads(self.shared.config.max_payload);
+        }
         if !state.sessions.attach(key, attached, place.clone()) {
             return Ok(());
         }
@@ -120,6 +125,7 @@ impl Plane {
     ) -> Result<(Accepted, Option<String>), MeshError> {
         let (node, mesh) = (self.node().clone(), self.shared.config.mesh.clone());
         let max_concurrency = self.shared.config.max_per_instance;
+        let max_payload = self.shared.config.max_payload;
         let permit = self.permit(&hello, door).await?;
         let door = door.clone();
         let mut check = move || {
@@ -137,6 +143,7 @@ impl Plane {
                 node: &node,
                 mesh: &mesh,
                 max_concurrency,
+                max_payload,
             };
             let accepted = accept(&hello, manifest, protocol, &facts, guest.expected)?;
             Ok((accepted, guest.launch_token))

@@ -4,7 +4,6 @@ use mesh_core::error::{ErrorCode, Place};
 use mesh_proto::common;
 
 use super::action::{Action, Answer};
-use super::limits::MAX_PAYLOAD_BYTES;
 use super::machine::Machine;
 use super::refusal::{error_frame, wire_error};
 
@@ -13,7 +12,7 @@ impl<C> Machine<C> {
         match self.calls.remove(&id) {
             Some(call) => {
                 let size = call.fragment_bytes.saturating_add(result.payload.len());
-                let end = if size > MAX_PAYLOAD_BYTES {
+                let end = if size > self.max_payload {
                     Err(self.too_large())
                 } else {
                     Ok(Answer {
@@ -75,7 +74,7 @@ impl<C> Machine<C> {
         call.credit -= 1;
         if chunk.fragment {
             call.fragment_bytes = call.fragment_bytes.saturating_add(chunk.payload.len());
-            if call.fragment_bytes > MAX_PAYLOAD_BYTES {
+            if call.fragment_bytes > self.max_payload {
                 let error = self.too_large();
                 let text = error.message.clone();
                 if let Some(call) = self.give_up(id) {
@@ -165,8 +164,9 @@ impl<C> Machine<C> {
 
     fn too_large(&self) -> common::Error {
         let text = format!(
-            "the plugin's answer is larger than {} MiB",
-            MAX_PAYLOAD_BYTES >> 20
+            "the plugin's answer has more than {} bytes, which is the most that the node takes: let it answer \
+             with less at a time, or raise router.max_payload (64MiB at most)",
+            self.max_payload
         );
         wire_error(ErrorCode::PluginFailed, text, &self.place)
     }

@@ -9,9 +9,7 @@ use mesh_proto::convert;
 use mesh_proto::plugin::{Hello, HostFrame, SessionLimits, Welcome, host_frame};
 use serde_json::Value;
 
-use super::limits::{
-    FEATURES, INITIAL_CREDIT, MAX_FRAME_BYTES, MAX_PAYLOAD_BYTES, MAX_PROTOCOL, MIN_PROTOCOL,
-};
+use super::limits::{FEATURES, INITIAL_CREDIT, MAX_FRAME_BYTES, MAX_PROTOCOL, MIN_PROTOCOL};
 use super::schema;
 
 /// What the host knows before a Hello.
@@ -22,6 +20,8 @@ pub(crate) struct HostFacts<'a> {
     pub(crate) mesh: &'a MeshName,
     /// The most calls in flight to one plugin.
     pub(crate) max_concurrency: u32,
+    /// Largest payload of a call.
+    pub(crate) max_payload: usize,
 }
 
 /// What the host knows of the plugin's start and configuration.
@@ -114,7 +114,7 @@ pub(crate) fn accept(
         features,
         limits: Some(SessionLimits {
             max_frame_bytes: u32::try_from(MAX_FRAME_BYTES).unwrap_or(u32::MAX),
-            max_payload_bytes: MAX_PAYLOAD_BYTES as u64,
+            max_payload_bytes: facts.max_payload as u64,
             concurrency,
             initial_credit: INITIAL_CREDIT,
         }),
@@ -215,6 +215,7 @@ mod tests {
             node: &node,
             mesh: &mesh,
             max_concurrency: 100,
+            max_payload: crate::session::limits::MAX_PAYLOAD_BYTES,
         };
         accept(&hello, manifest, protocol, &facts, expected)
     }

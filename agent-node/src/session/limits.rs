@@ -12,7 +12,7 @@ pub(crate) const FEATURES: &[&str] = &["credits"];
 /// Largest frame in bytes, both directions.
 pub(crate) const MAX_FRAME_BYTES: usize = 256 * 1024;
 
-/// Largest payload of a call in bytes, all chunks together.
+/// Largest payload of a call in bytes, all chunks together, unless `router.max_payload` sets less.
 pub(crate) const MAX_PAYLOAD_BYTES: usize = 64 * 1024 * 1024;
 
 /// Largest part of a payload in one frame, in bytes, as the host sends it.

@@ -8,7 +8,7 @@ use mesh_proto::plugin::{Drain, HealthCheck, HostFrame, PluginFrame, host_frame,
 use super::action::{Action, Severity};
 use super::health::HealthWatch;
 use super::ids::{GivenUp, IdMap};
-use super::limits::{INITIAL_CREDIT, MAX_FRAME_BYTES};
+use super::limits::{INITIAL_CREDIT, MAX_FRAME_BYTES, MAX_PAYLOAD_BYTES};
 use super::own::OwnCalls;
 use super::refusal::{body_name, error_frame, wire_error};
 
@@ -34,6 +34,8 @@ pub(crate) struct HostCall<C> {
     pub(super) messages: bool,
     /// Whether the payload was whole from the beginning, or is by now.
     pub(super) whole: bool,
+    /// Bytes of the payload so far.
+    pub(super) payload_bytes: usize,
     /// Chunks of the payload that the plugin took by Credit frames.
     pub(super) upload_taken: u64,
     /// The sequence that the next chunk of the answer must have.
@@ -51,6 +53,8 @@ pub(crate) struct Coming {
     pub(crate) parts: bool,
     /// Messages after the payload.
     pub(crate) messages: bool,
+    /// Bytes of the payload in the first frame.
+    pub(crate) bytes: usize,
 }
 
 /// One plugin's session.
@@ -65,6 +69,8 @@ pub(crate) struct Machine<C> {
     /// A frame has come.
     heard: bool,
     pub(super) last_id: u64,
+    /// Largest payload of a call, and of an answer.
+    pub(super) max_payload: usize,
 }
 
 impl<C> Machine<C> {
@@ -82,6 +88,7 @@ impl<C> Machine<C> {
             health: HealthWatch::default(),
             heard: false,
             last_id: 0,
+            max_payload: MAX_PAYLOAD_BYTES,
         }
     }
 
@@ -93,6 +100,11 @@ impl<C> Machine<C> {
     /// Which plugin, version, instance and node this is, as far as is known.
     pub(crate) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// Payloads and answers have at most so many bytes.
+    pub(crate) fn limit_payloads(&mut self, bytes: usize) {
+        self.max_payload = bytes;
     }
 
     /// The handshake was accepted; Welcome is to be sent.
@@ -121,6 +133,7 @@ impl<C> Machine<C> {
                 upload_next: (coming.parts || coming.messages).then_some(0),
                 messages: coming.messages,
                 whole: !coming.parts,
+                payload_bytes: coming.bytes,
                 upload_taken: 0,
                 answer_next: 0,
                 credit: u64::from(INITIAL_CREDIT),
@@ -167,6 +180,12 @@ impl<C> Machine<C> {
         if !ends_messages && next >= u64::from(INITIAL_CREDIT) + call.upload_taken {
             let text = "more chunks of the call came than Credit frames allow".to_owned();
             return Some((code, text));
+        }
+        if !call.whole {
+            call.payload_bytes = call.payload_bytes.saturating_add(chunk.payload.len());
+            if call.payload_bytes > self.max_payload {
+                return Some((ErrorCode::TooLarge, payload_too_large(self.max_payload)));
+            }
         }
         let over = ends_messages || (chunk.last && !call.messages);
         call.whole |= chunk.last;
@@ -453,4 +472,11 @@ impl<C> Machine<C> {
             severity,
         });
     }
+}
+
+pub(super) fn payload_too_large(most: usize) -> String {
+    format!(
+        "the payload has more than {most} bytes, which is the most that the node takes: send less at a time, \
+         or raise router.max_payload (64MiB at most)"
+    )
 }

@@ -9,9 +9,8 @@ use super::action::Action;
 use super::ids::IdMap;
 use super::limits::{
     INITIAL_CREDIT, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_OWN_CALLS, MAX_OWN_UPLOAD_BYTES,
-    MAX_PAYLOAD_BYTES,
 };
-use super::machine::Machine;
+use super::machine::{Machine, payload_too_large};
 
 /// One call of the plugin.
 #[derive(Debug)]
@@ -90,7 +89,7 @@ enum Step {
 }
 
 impl Upload {
-    fn take(&mut self, chunk: common::Chunk) -> Result<(), (ErrorCode, String)> {
+    fn take(&mut self, chunk: common::Chunk, most: usize) -> Result<(), (ErrorCode, String)> {
         if chunk.sequence != self.next {
             let text = format!(
                 "chunk {} of the payload is missing: chunk {} came in its place",
@@ -108,12 +107,8 @@ impl Upload {
         }
         self.next += 1;
         self.credit -= 1;
-        if self.payload.len().saturating_add(chunk.payload.len()) > MAX_PAYLOAD_BYTES {
-            let text = format!(
-                "the payload is larger than {} MiB, which is the most that a call takes",
-                MAX_PAYLOAD_BYTES >> 20
-            );
-            return Err((ErrorCode::TooLarge, text));
+        if self.payload.len().saturating_add(chunk.payload.len()) > most {
+            return Err((ErrorCode::TooLarge, payload_too_large(most)));
         }
         self.payload.extend_from_slice(&chunk.payload);
         self.taken += 1;
@@ -193,7 +188,7 @@ impl<C> Machine<C> {
     }
 
     pub(super) fn on_own_chunk(&mut self, id: u64, chunk: common::Chunk, out: &mut Vec<Action<C>>) {
-        let last = chunk.last;
+        let (last, most) = (chunk.last, self.max_payload);
         let step = match self.own.calls.remove(&id) {
             // A message may cross the end of its call on the way.
             None if !chunk.fragment && self.own.was_begun(id) => return,
@@ -226,7 +221,7 @@ impl<C> Machine<C> {
                 self.violation(id, text, true, out);
                 return out.push(Action::OwnCancelled { id });
             }
-            Some(OwnCall::Uploading(upload)) => self.own.step(id, upload, chunk),
+            Some(OwnCall::Uploading(upload)) => self.own.step(id, upload, chunk, most),
         };
         match step {
             Step::More { grant: 0 } => {}
@@ -295,9 +290,15 @@ impl<C> Machine<C> {
 
 impl OwnCalls {
     /// Takes one chunk of an upload; puts the upload back unless it is over.
-    fn step(&mut self, id: u64, mut upload: Box<Upload>, chunk: common::Chunk) -> Step {
+    fn step(
+        &mut self,
+        id: u64,
+        mut upload: Box<Upload>,
+        chunk: common::Chunk,
+        most: usize,
+    ) -> Step {
         let (before, last) = (upload.payload.len(), chunk.last);
-        let taken = upload.take(chunk);
+        let taken = upload.take(chunk, most);
         if let Err((code, text)) = taken {
             self.bytes -= before;
             return Step::Broken(code, text);

@@ -105,6 +105,7 @@ fn parts() -> Coming {
     Coming {
         parts: true,
         messages: false,
+        bytes: 1,
     }
 }
 

@@ -7,7 +7,8 @@ use mesh_core::select::Near;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::HumanDuration;
+use super::Mistake;
+use super::units::{ByteSize, HumanDuration};
 
 /// `[mesh]`: which mesh this process belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -72,6 +73,9 @@ pub struct RouterSection {
     /// For how long a call is kept, within its own time, when the broker or all its instances are gone:
     /// they may be about to come back.
     pub patience: HumanDuration,
+    /// Largest payload of a call, and largest result, from 256KiB to 64MiB. Equal everywhere in a mesh;
+    /// where it is not, the smaller one holds.
+    pub max_payload: ByteSize,
 }
 
 impl Default for RouterSection {
@@ -79,6 +83,7 @@ impl Default for RouterSection {
         Self {
             prefer: vec![Preference::Node, Preference::Zone],
             patience: HumanDuration::from_secs(3),
+            max_payload: ByteSize::from_mib(64),
         }
     }
 }
@@ -88,6 +93,17 @@ impl RouterSection {
     #[must_use]
     pub fn near(&self) -> Vec<Near> {
         self.prefer.iter().copied().map(Near::from).collect()
+    }
+
+    /// All mistakes that the schema can't see.
+    #[must_use]
+    pub fn validate(&self) -> Vec<Mistake> {
+        let range = ByteSize::from_kib(256).get()..=ByteSize::from_mib(64).get();
+        if range.contains(&self.max_payload.get()) {
+            return Vec::new();
+        }
+        let (problem, remedy) = ("is out of range", "give 256KiB to 64MiB");
+        vec![Mistake::new("router.max_payload", problem, remedy)]
     }
 }
 

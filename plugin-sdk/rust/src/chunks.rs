@@ -103,7 +103,8 @@ pub(crate) async fn send_end(
         if size as u64 <= most {
             return Ok(payload);
         }
-        let text = format!("the result has {size} bytes, {most} is the most: give less at a time");
+        let text = format!("the result has {size} bytes, {most} is the most: give less at a time, or raise the mesh's \
+             router.max_payload");
         Err(CallError::new(ErrorCode::PluginFailed, text))
     });
     let body = match outcome {

@@ -199,3 +199,52 @@ async fn streams_across_a_restart_of_the_broker_end_honestly() {
         begun.elapsed()
     );
 }
+
+#[tokio::test]
+async fn payloads_have_the_largest_size_in_both_directions_and_not_a_byte_more() {
+    const MOST: u64 = 64 << 20;
+    for apart in [true, false] {
+        let mesh = mesh(apart).await;
+        for (bytes, answer) in [(MOST, 0), (0, MOST), (MOST, MOST)] {
+            let told = reader(
+                &mesh,
+                "size",
+                json!({"plugin": "probe", "bytes": bytes, "answer": answer}),
+            );
+            let told = told.await.unwrap();
+            assert_eq!(told["bytes"], answer, "{told}");
+            assert_eq!(told["took"], format!("bytes/{bytes}"), "{told}");
+        }
+        for (bytes, answer, code) in [(MOST + 1, 0, "too_large"), (0, MOST + 1, "plugin_failed")] {
+            refuses(&mesh, bytes, answer, code).await;
+        }
+    }
+}
+
+async fn refuses(mesh: &Mesh, bytes: u64, answer: u64, code: &str) {
+    let size = json!({"plugin": "probe", "bytes": bytes, "answer": answer});
+    let told = reader(mesh, "size", size).await.unwrap();
+    assert_eq!(told["code"], code, "{told}");
+    let text = told["message"].as_str().unwrap();
+    assert!(text.contains("router.max_payload"), "{told}");
+}
+
+#[tokio::test]
+async fn the_largest_payload_is_what_the_configuration_says() {
+    let mesh = Plan::new()
+        .agent_lines("[router]\nmax_payload = \"1MiB\"\n")
+        .agent("node-a")
+        .plugin_as("probe", &["probe"], &[STREAMS])
+        .agent("node-b")
+        .plugin_as("reader", &["probe"], &[("PROBE_NAME", "reader"), STREAMS])
+        .start()
+        .await;
+    mesh.wait_tool("probe_streams").await;
+    mesh.wait_tool("reader_size").await;
+    let most = 1 << 20;
+    let size = json!({"plugin": "probe", "bytes": most, "answer": most});
+    let told = reader(&mesh, "size", size).await.unwrap();
+    assert_eq!(told["bytes"], most, "{told}");
+    refuses(&mesh, most + 1, 0, "too_large").await;
+    refuses(&mesh, 0, most + 1, "plugin_failed").await;
+}

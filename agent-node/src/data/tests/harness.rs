@@ -86,6 +86,7 @@ impl Node {
             max_per_instance,
             max_bytes: 256 << 20,
             max_bytes_per_instance: 16 << 20,
+            max_payload: crate::session::limits::MAX_PAYLOAD_BYTES,
             exporting: false,
         };
         let (table, tables, _) = TableStore::open(None).unwrap();

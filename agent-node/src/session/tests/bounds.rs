@@ -126,3 +126,25 @@ fn fragments_beyond_the_largest_payload_end_the_call() {
     assert!(ended);
     assert_eq!(session.in_flight(), 0);
 }
+
+#[test]
+fn a_callers_payload_may_have_the_largest_size_and_not_a_byte_more() {
+    for (more, refused) in [(0, false), (1, true)] {
+        let mut session = ready();
+        session.limit_payloads(1_000);
+        let coming = Coming {
+            bytes: 600,
+            ..parts()
+        };
+        let id = session.begin("one", coming);
+        let fault = session.upload(id, &part(0, 400 + more, true));
+        assert_eq!(fault.is_some(), refused);
+        if let Some((code, text)) = fault {
+            assert_eq!(code, ErrorCode::TooLarge);
+            assert!(
+                text.contains("1000 bytes") && text.contains("router.max_payload"),
+                "{text}"
+            );
+        }
+    }
+}

@@ -25,6 +25,7 @@ fn messages_go_on_after_the_payload_within_their_credit_and_the_end_needs_none()
     let coming = Coming {
         parts: true,
         messages: true,
+        bytes: 1,
     };
     let id = session.begin("one", coming);
     assert_eq!(session.upload(id, &chunk(0, 1, false)), None);
@@ -48,6 +49,7 @@ fn a_fault_before_the_payload_is_whole_means_not_processed_and_afterwards_nobody
     let coming = |parts| Coming {
         parts,
         messages: true,
+        bytes: 1,
     };
     let mut session = ready();
     let id = session.begin("one", coming(true));

@@ -32,7 +32,10 @@ pub(crate) async fn begin<P: Peer + 'static>(
     let Request { mut call, timeout } = request;
     let (size, most) = (payload.bytes.len(), terms.max_payload);
     if size as u64 > most {
-        let text = format!("the payload has {size} bytes, {most} is the most: send less at a time");
+        let text = format!(
+            "the payload has {size} bytes, {most} is the most: send less at a time, or raise the mesh's \
+             router.max_payload"
+        );
         return Err(CallError::new(ErrorCode::TooLarge, text));
     }
     let now = Instant::now();
