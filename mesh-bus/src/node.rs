@@ -93,6 +93,8 @@ impl NodeInbox {
     ///   result larger than 128 KiB goes as chunks marked as fragments, then the `Result`; all
     ///   chunks of an answer, fragments or not, are counted in one sequence from 0, and the reply with
     ///   the `Result` says how many there were, so that a lost one is noticed;
+    /// - messages of a streaming request follow its payload in the same sequence, and the one marked as the
+    ///   last carries nothing and uses no credit;
     /// - a `Credit` of 0 asks whether the node still knows the call (callers ask every few seconds,
     ///   and after a lost connection): answer it at once, however busy the plugin is, with a `Credit`
     ///   of 0 if so, else with the error OUTCOME_UNKNOWN. Without an answer to two in a row, or within

@@ -5,13 +5,10 @@ use mesh_core::call::{Caller, LogLevel, TraceContext};
 use crate::common;
 
 impl common::Credit {
-    /// So many more chunks; how many there were in all is not counted.
+    /// So many more chunks.
     #[must_use]
     pub fn of(chunks: u32) -> Self {
-        Self {
-            chunks,
-            ..Self::default()
-        }
+        Self { chunks }
     }
 }
 
