@@ -172,6 +172,13 @@ impl MeshAdmin for Coordinator {
         not_here()
     }
 
+    async fn get_impact(
+        &self,
+        _: Request<admin::GetImpactRequest>,
+    ) -> Result<Response<admin::GetImpactResponse>, Status> {
+        not_here()
+    }
+
     async fn list_nodes(
         &self,
         _: Request<admin::ListNodesRequest>,
