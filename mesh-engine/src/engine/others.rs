@@ -97,7 +97,10 @@ impl Engine {
             StoreState::Lost => {
                 let since = self.leases.others.leaving;
                 if since.is_some_and(|since| now.millis_since(since) > self.lease_ms()) {
-                    self.end_all_sessions(&lost(), now);
+                    self.end_sessions(&lost(), false, now);
+                } else if since.is_some() {
+                    // Others see nobody hold these, and wait for no more than one lease.
+                    self.end_sessions(&lost(), true, now);
                 }
             }
         }

@@ -188,9 +188,15 @@ impl Engine {
         }
     }
 
-    /// Sends all agents to another coordinator.
-    pub(super) fn end_all_sessions(&mut self, error: &MeshError, now: Timestamp) {
-        let ids: Vec<SessionId> = self.sessions.by_id.keys().copied().collect();
+    /// Sends agents to another coordinator: all, or those whose session could not be recorded within a
+    /// quarter of a lease.
+    pub(super) fn end_sessions(&mut self, error: &MeshError, unrecorded: bool, now: Timestamp) {
+        let patience = self.lease_ms() / 4;
+        let late =
+            |session: &Session| !session.recorded && now.millis_since(session.opened) > patience;
+        let open = self.sessions.by_id.iter();
+        let ending = open.filter(|(_, session)| !unrecorded || late(session));
+        let ids: Vec<SessionId> = ending.map(|(id, _)| *id).collect();
         for session in ids {
             let error = error.clone();
             self.out.push(Command::CloseSession { session, error });

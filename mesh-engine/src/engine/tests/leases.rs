@@ -232,6 +232,17 @@ fn a_coordinator_that_lost_the_store_sends_its_agents_to_the_others_before_they_
 }
 
 #[test]
+fn who_is_not_recorded_when_the_store_is_lost_is_sent_on_before_the_others_judge() {
+    let mut world = with_calculator(2);
+    pass_for(&mut world, &[0, 1], 2 * LEASE);
+    world.disconnect(0);
+    world.open(0, 5, "b", 1);
+    pass_for(&mut world, &[0, 1], LEASE / 4 + 2_000);
+    let closed: Vec<u64> = world.closed(0).iter().map(|(id, _)| *id).collect();
+    assert_eq!(closed, [5], "the recorded one stays for a whole lease");
+}
+
+#[test]
 fn a_coordinator_that_is_alone_keeps_its_agents_without_the_store_and_renews_nothing() {
     let mut world = with_calculator(1);
     let before = world.store.told.len();
