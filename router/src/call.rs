@@ -41,6 +41,8 @@ pub struct CallStream {
     handed_out: bool,
     /// How the call ended while there was no attempt to ask.
     failed: Option<MeshError>,
+    /// The first attempt after which it was sent again although it may have been processed.
+    unknown: Option<MeshError>,
     /// When it is tried again although it has failed.
     again_at: Option<Instant>,
     /// How long it waited for that.
@@ -67,6 +69,7 @@ impl CallStream {
             tried: Vec::new(),
             handed_out: false,
             failed: None,
+            unknown: None,
             again_at: None,
             waited: Duration::ZERO,
         };
@@ -255,6 +258,9 @@ impl CallStream {
                     let may_repeat = self.selected.as_ref().is_some_and(|one| one.may_repeat);
                     self.failed = if self.may_try_again(&error, may_repeat, now) {
                         tracing::debug!(%error, "the call is tried on another instance");
+                        if error.code.processed() == Processed::Unknown && self.unknown.is_none() {
+                            self.unknown = Some(self.placed(error.clone()));
+                        }
                         self.try_next(Some(error), now)
                     } else {
                         self.attempt = None;
@@ -301,7 +307,22 @@ impl CallStream {
                 .stats
                 .ended(&selected.plugin, result.is_ok(), took);
         }
-        CallEvent::End(result.map_err(|error| self.placed(error)))
+        CallEvent::End(result.map_err(|error| self.of_all_attempts(error)))
+    }
+
+    /// What the last attempt's error says of the whole call: that attempt may not have been processed
+    /// while one before it was.
+    fn of_all_attempts(&mut self, last: MeshError) -> MeshError {
+        match self.unknown.take() {
+            Some(mut unknown) if last.code.processed() == Processed::No => {
+                unknown.message = format!(
+                    "{}; it was sent again, and that failed, too: {}",
+                    unknown.message, last.message
+                );
+                unknown
+            }
+            _ => self.placed(last),
+        }
     }
 
     /// Completes the place of an error: the bus knows of no plugin.

@@ -1,5 +1,6 @@
 //! Calls that are sent again, kept for a while, or kept away from who fails them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -45,6 +46,24 @@ async fn what_nobody_takes_is_kept_for_a_while_and_tried_again() {
         ErrorCode::OutcomeUnknown
     );
     assert_eq!(world.begun().len(), 2);
+}
+
+#[tokio::test]
+async fn a_call_that_may_have_run_is_not_called_unprocessed_because_its_repetition_was_not() {
+    let world = World::with(2, impatient("own")).await;
+    let times = Arc::new(AtomicU64::new(0));
+    for n in 1..=2 {
+        let times = times.clone();
+        world.told(n, move |_| match times.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(vec![failed(ErrorCode::OutcomeUnknown)]),
+            _ => Ok(vec![failed(ErrorCode::Overloaded)]),
+        });
+    }
+    let error = world.call("again").await.unwrap_err();
+    let begun = world.begun();
+    assert_eq!(begun.len(), 2);
+    assert_eq!(error.code, ErrorCode::OutcomeUnknown, "{error}");
+    assert_eq!(error.place.instance, begun[0].to_string());
 }
 
 #[tokio::test]
