@@ -308,7 +308,8 @@ impl Bus {
                 add(&shared.stats.notices_dropped, 1);
                 return Ok(());
             }
-            Some(Body::Credit(credit)) => shared.send_credit(
+            // What it says of chunks before it is said of this place among them.
+            Some(Body::Credit(credit)) if credit.sent == 0 => shared.send_credit(
                 &to.0,
                 Credit {
                     call_id: reply.call_id,

@@ -89,7 +89,8 @@ impl NodeInbox {
     /// its [`ReplyTo`] and its id. Rules of the exchange, beside those in the proto:
     /// - the call's time left counts from here;
     /// - every `Chunk` uses one credit of its direction, and 64 are there at the start: for a payload
-    ///   the node grants more by `Credit` replies, for an answer the caller does so by requests. A
+    ///   the node grants more by `Credit` replies, for an answer the caller does so by requests, which say
+    ///   what was given in all (`total`), so that the next one, or a question, makes a lost one good. A
     ///   result larger than 128 KiB goes as chunks marked as fragments, then the `Result`; all
     ///   chunks of an answer, fragments or not, are counted in one sequence from 0, and the reply with
     ///   the `Result` says how many there were, so that a lost one is noticed;
@@ -97,7 +98,8 @@ impl NodeInbox {
     ///   last carries nothing and uses no credit;
     /// - a `Credit` of 0 asks whether the node still knows the call (callers ask every few seconds,
     ///   and after a lost connection): answer it at once, however busy the plugin is, with a `Credit`
-    ///   of 0 if so, else with the error OUTCOME_UNKNOWN. Without an answer to two in a row, or within
+    ///   of 0 if so, that says how many chunks of the answer went before it (`sent`), else with the error
+    ///   OUTCOME_UNKNOWN. Without an answer to two in a row, or within
     ///   a second after a lost connection, the caller takes the outcome for unknown. Where neither
     ///   replies nor beacons of the node come, it does so for all calls to it in less than a second;
     /// - a `Cancel` or `Chunk` of a call that the node does not know is left out.

@@ -104,8 +104,9 @@ pub(crate) struct Live {
     taken: u32,
     /// Credit to be given.
     owed: u32,
-    /// Credit that was given may be lost.
-    credit_lost: bool,
+    /// Credit given so far, which goes along with every frame that gives or asks: the next one makes a
+    /// lost one good.
+    given: u64,
     /// The parts of the result that have come. Copied: small ones would keep whole read buffers.
     fragments: BytesMut,
     end: Option<Result<CallOutput, MeshError>>,
@@ -173,7 +174,7 @@ impl Live {
             next_sequence: 0,
             taken: 0,
             owed: 0,
-            credit_lost: false,
+            given: 0,
             fragments: BytesMut::new(),
             end: None,
             ended: false,
@@ -296,7 +297,6 @@ impl Live {
         self.verify_by = self.verify_by.min(now + GRACE_US);
         self.ask_at = now;
         self.unanswered = 0;
-        self.credit_lost |= self.frames > 1;
     }
 
     /// Whether the grace has run out without a sign of life.
@@ -345,7 +345,7 @@ impl Live {
             self.on_echo(now);
             return Step::On;
         }
-        self.on_sign_of_life(now, limits);
+        self.on_sign_of_life(now);
         match reply.body {
             Some(Body::Result(result)) => self.on_result(result, reply.chunks_before, limits),
             Some(Body::Error(error)) => {
@@ -363,6 +363,15 @@ impl Live {
                 self.notice(CallEvent::Progress(progress))
             }
             Some(Body::Log(log)) => self.notice(CallEvent::Log(log)),
+            Some(Body::Credit(credit)) if credit.sent > self.next_sequence => {
+                let message = format!(
+                    "the node has sent {} parts of the answer and {} came: the others were lost on the \
+                     way",
+                    credit.sent, self.next_sequence
+                );
+                self.finish(Err(self.error(ErrorCode::OutcomeUnknown, message)));
+                Step::Abandoned
+            }
             Some(Body::Credit(credit)) => match &mut self.upload {
                 Some(upload) if credit.chunks > 0 => {
                     upload.grant(credit.chunks);
@@ -375,7 +384,7 @@ impl Live {
         }
     }
 
-    fn on_sign_of_life(&mut self, now: u64, limits: &BusLimits) {
+    fn on_sign_of_life(&mut self, now: u64) {
         self.heard = true;
         if self.unanswered > 0 {
             self.unanswered = 0;
@@ -386,11 +395,6 @@ impl Live {
         }
         self.verify_by = u64::MAX;
         self.ask_at = now + self.ask_wait;
-        if std::mem::take(&mut self.credit_lost) {
-            // Better too much than none for ever: the window grows by what is given twice.
-            self.window = self.window.saturating_add(limits.initial_credit);
-            self.owed = self.owed.saturating_add(limits.initial_credit);
-        }
     }
 
     fn notice(&mut self, event: CallEvent) -> Step {
@@ -446,7 +450,13 @@ impl Live {
             return 0;
         }
         self.frames += u32::from(owed > 0);
+        self.given += u64::from(owed);
         owed
+    }
+
+    /// All credit that was given, beside what is there at the start.
+    pub fn given(&self) -> u64 {
+        self.given
     }
 
     fn too_large(&mut self, more: usize, limits: &BusLimits) -> bool {

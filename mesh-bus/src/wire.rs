@@ -74,7 +74,11 @@ pub(crate) fn chunk(live: &Live, index: usize, reply: Subject, chunk: common::Ch
 
 /// The node may send more; 0 asks whether it still knows the call.
 pub(crate) fn credit(live: &Live, index: usize, reply: Subject, chunks: u32) -> Frame {
-    let credit = common::Credit::of(chunks);
+    let credit = common::Credit {
+        chunks,
+        total: live.given(),
+        sent: 0,
+    };
     follow_up(live, index, reply, node_request::Body::Credit(credit))
 }
 

@@ -19,6 +19,7 @@ use tonic::{Code, Status};
 
 use super::call::ReplyPath;
 use super::own_calls;
+use super::reply::Blocked;
 use super::stream::{Flow, StreamTask};
 use crate::plugin_log;
 use crate::rate_gate::Pass;
@@ -145,13 +146,8 @@ impl StreamTask {
         let plane = self.streams.plane.clone();
         let mut moved = false;
         for (id, mut held) in self.stalled.take_all(Instant::now()) {
-            let runs = {
-                let mut state = plane.lock();
-                let session = state.sessions.get(self.key);
-                session.is_some_and(|session| session.machine.call(id).is_some())
-            };
             // What came for one that has ended meanwhile is late, which the session knows.
-            if runs && !plane.unblock(&held.blocked) {
+            if !self.unblock(id, &held.blocked) {
                 self.stalled.put(id, held, Instant::now());
                 continue;
             }
@@ -167,6 +163,19 @@ impl StreamTask {
             plane.give_up(self.key, id, ErrorCode::OutcomeUnknown, text);
         }
         Ok(())
+    }
+
+    /// Sends what the bus did not take, if its call still runs. False: the bus still does not.
+    fn unblock(&self, id: u64, blocked: &Blocked) -> bool {
+        let plane = &self.streams.plane;
+        let mut state = plane.lock();
+        let session = state.sessions.get(self.key);
+        let Some(call) = session.and_then(|session| session.machine.call(id)) else {
+            return true;
+        };
+        let taken = plane.unblock(blocked);
+        call.passed += u64::from(taken);
+        taken
     }
 
     /// Something that waited for its time goes on.

@@ -66,6 +66,7 @@ impl Plane {
             reply,
             deadline,
             started,
+            passed: 0,
             progress: call.want_progress.then(|| ProgressWish::new(started)),
             span,
         };
@@ -119,25 +120,26 @@ impl Plane {
     }
 
     /// A caller takes more chunks of an answer; 0 asks whether the call still runs.
-    pub(super) fn credit(&self, caller: &CallerKey, chunks: u32) {
+    pub(super) fn credit(&self, caller: &CallerKey, credit: &common::Credit) {
         let mut state = self.lock();
         let found = state.calls.callers.get(caller).copied();
-        let granted = found.and_then(|(key, id)| {
+        let passed = found.and_then(|(key, id)| {
             let session = state.sessions.get(key)?;
-            if !session.machine.grant(id, chunks) {
-                return None;
+            let more = session.machine.grant_of(id, credit)?;
+            if more > 0 {
+                session.out.push(credit_frame(id, more));
             }
-            if chunks > 0 {
-                session.out.push(credit_frame(id, chunks));
-            }
-            Some(())
+            Some(session.machine.call(id)?.passed)
         });
         drop(state);
-        if chunks > 0 {
+        if credit.chunks > 0 {
             return;
         }
-        let body = match granted {
-            Some(()) => node_reply::Body::Credit(common::Credit::of(0)),
+        let body = match passed {
+            Some(passed) => node_reply::Body::Credit(common::Credit {
+                sent: passed,
+                ..common::Credit::default()
+            }),
             None => {
                 let text = "the node does not know the call: it ended while the connection was lost, \
                             or the node was started anew";

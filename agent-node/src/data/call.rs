@@ -28,6 +28,8 @@ pub(super) struct InFlight {
     pub(super) reply: ReplyPath,
     pub(super) deadline: Instant,
     pub(super) started: Instant,
+    /// Chunks of the answer that have gone on.
+    pub(super) passed: u64,
     /// `None`: the caller did not ask for progress.
     pub(super) progress: Option<ProgressWish>,
     /// The server span; `None` when no spans are exported.

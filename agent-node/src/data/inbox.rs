@@ -51,7 +51,7 @@ pub(crate) async fn serve_inbox(plane: Plane, mut inbox: NodeInbox, stop: Cancel
                 };
                 plane.cancel_caller(&caller, reason);
             }
-            Some(node_request::Body::Credit(credit)) => plane.credit(&caller, credit.chunks),
+            Some(node_request::Body::Credit(credit)) => plane.credit(&caller, &credit),
             // The bus refuses what it does not know.
             None => {}
         }

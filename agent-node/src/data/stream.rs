@@ -338,7 +338,9 @@ impl StreamTask {
                     let Some(call) = session.machine.call(id) else {
                         continue;
                     };
-                    match plane.pass_chunk(&mut call.reply, chunk, credit) {
+                    let passed = plane.pass_chunk(&mut call.reply, chunk, credit);
+                    call.passed += u64::from(!matches!(passed, Passed::Blocked(_)));
+                    match passed {
                         Passed::On { grant: 0 } => {}
                         Passed::On { grant } => {
                             session.machine.grant(id, grant);

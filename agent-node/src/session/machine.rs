@@ -42,6 +42,8 @@ pub(crate) struct HostCall<C> {
     pub(super) answer_next: u64,
     /// Chunks of the answer that the plugin may still send.
     pub(super) credit: u64,
+    /// Chunks that were granted beside those of the start.
+    pub(super) granted: u64,
     /// Bytes of the fragments so far.
     pub(super) fragment_bytes: usize,
 }
@@ -137,6 +139,7 @@ impl<C> Machine<C> {
                 upload_taken: 0,
                 answer_next: 0,
                 credit: u64::from(INITIAL_CREDIT),
+                granted: 0,
                 fragment_bytes: 0,
             },
         );
@@ -223,7 +226,19 @@ impl<C> Machine<C> {
             return false;
         };
         call.credit = call.credit.saturating_add(u64::from(chunks));
+        call.granted = call.granted.saturating_add(u64::from(chunks));
         true
+    }
+
+    /// A caller on the bus takes more chunks of the answer, or asks: what it has granted in all makes good
+    /// what was lost before. Gives how many more those are; `None`: no such call runs.
+    pub(crate) fn grant_of(&mut self, id: u64, credit: &common::Credit) -> Option<u32> {
+        let call = self.calls.get_mut(&id)?;
+        let more = match credit.total {
+            0 => credit.chunks,
+            total => u32::try_from(total.saturating_sub(call.granted)).unwrap_or(u32::MAX),
+        };
+        self.grant(id, more).then_some(more)
     }
 
     /// Ends a call before the plugin answered; its late answer is then dropped without a word.

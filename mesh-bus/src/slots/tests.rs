@@ -365,28 +365,49 @@ fn a_call_with_messages_does_not_outlive_a_loss_whatever_has_come_back() {
 }
 
 #[test]
-fn credit_that_may_be_lost_is_given_again() {
+fn what_was_given_in_all_goes_along_so_that_a_lost_credit_is_made_good() {
     let mut slots = slots();
     let call = open(&mut slots, 0);
+    let live =
+        |slots: &mut Slots| wire::credit(slots.get(call.index, 1).unwrap(), 0, "x".into(), 0);
     for sequence in 0..2 {
         reply(&mut slots, &call, 0, chunk(sequence, 1, false));
         assert!(matches!(take(&mut slots, &call), Some(CallEvent::Chunk(_))));
     }
     // Taking half of the window owes credit, which goes out with the next step.
     assert_eq!(slots.get(call.index, call.call_id).unwrap().take_owed(), 2);
-    slots.verify_all(10);
-    let frame = reply(&mut slots, &call, 20, known()).send.pop().unwrap();
-    assert_eq!(
-        body(&frame),
-        node_request::Body::Credit(common::Credit::of(4))
-    );
-    // Twice as much may come now, and not more.
-    for sequence in 2..10 {
-        reply(&mut slots, &call, 30, chunk(sequence, 1, false));
-    }
+    let question = live(&mut slots);
+    let credit = common::Credit {
+        chunks: 0,
+        total: 2,
+        sent: 0,
+    };
+    assert_eq!(body(&question), node_request::Body::Credit(credit));
+}
+
+#[test]
+fn an_answer_whose_last_chunks_are_lost_is_found_by_asking() {
+    let mut slots = slots();
+    let call = open(&mut slots, 0);
+    reply(&mut slots, &call, 0, chunk(0, 1, false));
+    let sent = |sent| {
+        node_reply::Body::Credit(common::Credit {
+            sent,
+            ..common::Credit::default()
+        })
+    };
+    reply(&mut slots, &call, 10, sent(1));
     assert!(!slots.get(call.index, call.call_id).unwrap().has_ended());
-    reply(&mut slots, &call, 30, chunk(10, 1, false));
-    assert!(slots.get(call.index, call.call_id).unwrap().has_ended());
+    let effects = reply(&mut slots, &call, 20, sent(3));
+    assert!(matches!(
+        body(&effects.send[0]),
+        node_request::Body::Cancel(_)
+    ));
+    assert!(matches!(take(&mut slots, &call), Some(CallEvent::Chunk(_))));
+    match take(&mut slots, &call) {
+        Some(CallEvent::End(Err(error))) => assert_eq!(error.code, ErrorCode::OutcomeUnknown),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -5,10 +5,13 @@ use mesh_core::call::{Caller, LogLevel, TraceContext};
 use crate::common;
 
 impl common::Credit {
-    /// So many more chunks.
+    /// So many more chunks; how many there were in all is not counted.
     #[must_use]
     pub fn of(chunks: u32) -> Self {
-        Self { chunks }
+        Self {
+            chunks,
+            ..Self::default()
+        }
     }
 }
 

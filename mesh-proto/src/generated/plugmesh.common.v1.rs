@@ -365,6 +365,14 @@ pub struct Credit {
     /// Chunks allowed in addition to what was allowed before.
     #[prost(uint32, tag = "1")]
     pub chunks: u32,
+    /// Between nodes, where a frame may be lost: all that was allowed so far, this included, so that the
+    /// next Credit makes a lost one good. 0: not counted.
+    #[prost(uint64, tag = "2")]
+    pub total: u64,
+    /// Between nodes: how many chunks the sender of this frame has sent on the id before it, so that a lost
+    /// one is noticed even if no other follows. 0: not counted.
+    #[prost(uint64, tag = "3")]
+    pub sent: u64,
 }
 /// LogLevel is how grave a log line is (RFC 5424, without emergency and alert).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -23,7 +23,10 @@ pub(crate) fn frame(id: u64, body: PluginBody) -> PluginFrame {
 impl common::Credit {
     /// So many more chunks.
     pub(crate) fn of(chunks: u32) -> Self {
-        Self { chunks }
+        Self {
+            chunks,
+            ..Self::default()
+        }
     }
 }
 
