@@ -11,6 +11,10 @@ ONLY ?=
 # How often each fault of make chaos happens, and how long make soak lasts.
 ROUNDS ?= 10
 MINUTES ?= 30
+# Of the data plane alone: from which seed on, or the one seed to replay; a planted bug to be found.
+FIRST ?= 1
+SEED ?=
+PLANTED ?=
 
 # The server's path reaches the programs in the environment; one that is set already is left alone.
 NATS = PLUGMESH_NATS_SERVER="$${PLUGMESH_NATS_SERVER:-$$(scripts/fetch-nats-server.py)}" && export PLUGMESH_NATS_SERVER
@@ -37,8 +41,10 @@ test: ## set up what the tests need and run all of them
 	@$(CARGO) build --workspace --bins --locked
 	@$(NATS) && $(NATS_OLDEST) && $(TEST_PYTHON) && exec $(CARGO) test --workspace --locked
 
-sim: ## run the simulations by thousands of seeds; SEEDS=n says how many
-	@SEEDS=$(SEEDS) $(CARGO) test --release --locked --quiet -p mesh-engine --lib sim:: -- --ignored --nocapture
+sim: ## run the simulations by thousands of seeds; SEEDS=n, or SEED=n to replay one of the data plane
+	@$(CARGO) build --release --locked -p mesh-tests --bin sim
+	@target/release/sim $(if $(SEED),--seed $(SEED),--first $(FIRST) --seeds $(SEEDS)) $(if $(PLANTED),--planted $(PLANTED))
+	$(if $(SEED)$(PLANTED),,@SEEDS=$(SEEDS) $(CARGO) test --release --locked --quiet -p mesh-engine --lib sim:: -- --ignored --nocapture)
 
 bench: ## run the benchmarks; ONLY=call runs a part
 	@$(CARGO) build --release --workspace --bins --locked

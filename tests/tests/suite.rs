@@ -21,6 +21,7 @@ mod suite {
     mod liveness;
     mod new_plugin;
     mod overload;
+    mod simulation;
     mod streams;
     mod trace;
 }

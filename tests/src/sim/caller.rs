@@ -1,0 +1,214 @@
+//! A caller at a gateway: makes its call, reads what comes, and looks at what it is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh_core::capability::{Capability, CapabilityKind};
+use mesh_core::error::{ErrorCode, MeshError};
+use mesh_core::id::{Generation, InstanceId, NodeId, PluginName};
+use router::{CallEvent, CallOutput, CallRequest, CallStream};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::ledger::{End, RESULT, UPLOAD, payload};
+use super::plan::{Planted, Script};
+use super::world::{Gateway, World};
+
+/// How often it is looked where a call is.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a call may run on at an instance that the router knows to be gone, beside its patience.
+const GONE: Duration = Duration::from_millis(500);
+
+/// How much later than its deadline a call may end.
+const LATE: Duration = Duration::from_millis(100);
+
+/// What a script asks for.
+pub(super) fn request(script: &Script) -> CallRequest {
+    let name = if script.again { "again" } else { "once" };
+    let capability = Capability::new(CapabilityKind::Service, name).unwrap();
+    let body = Bytes::from(payload(script.key, UPLOAD, script.upload));
+    let mut request = CallRequest::new(capability, body).with_timeout(script.timeout);
+    request.plugin = script.plugin.map(|kind| plugin_name(kind).parse().unwrap());
+    if script.affinity {
+        request.affinity_key = format!("key-{}", script.key % 3);
+    }
+    request.want_progress = script.progress > 0;
+    request
+}
+
+pub(super) fn plugin_name(kind: usize) -> String {
+    let name = format!("p{kind}");
+    PluginName::new(&name).unwrap().to_string()
+}
+
+/// Makes the call of a script at its time, and waits for its end.
+pub(super) async fn call(world: Arc<World>, gateway: Arc<Gateway>, script: Arc<Script>) {
+    sleep_until(world.at(script.at)).await;
+    let end = one(&world, &gateway, &script).await;
+    let unknown = matches!(&end, End::Failed(ErrorCode::OutcomeUnknown, _));
+    if unknown && world.planted == Planted::RepeatsUnknown {
+        let again = one(&world, &gateway, &script).await;
+        return world.ended(script.key, again);
+    }
+    world.ended(script.key, end);
+}
+
+async fn one(world: &World, gateway: &Gateway, script: &Script) -> End {
+    let begun = Instant::now();
+    world.say(&format!(
+        "call {} is made at gateway {}: {}",
+        script.key,
+        script.gateway,
+        script.words()
+    ));
+    let mut reading = Reading {
+        world,
+        gateway,
+        script,
+        stream: gateway.router.call(request(script)),
+        chunks: 0,
+        served: None,
+        home: None,
+        gone_since: None,
+    };
+    let end = match script.give_up {
+        None => reading.read_all().await,
+        Some(patience) => match timeout(patience, reading.read_all()).await {
+            Ok(end) => end,
+            Err(_) => End::GivenUp,
+        },
+    };
+    let took = begun.elapsed();
+    let reads = script.read_pause * u32::try_from(script.chunks).unwrap();
+    if took > script.timeout + LATE + reads {
+        let text = format!(
+            "call {} ended {took:?} after it began, its deadline was after {:?}",
+            script.key, script.timeout
+        );
+        world.violation(text);
+    }
+    end
+}
+
+struct Reading<'a> {
+    world: &'a World,
+    gateway: &'a Gateway,
+    script: &'a Script,
+    stream: CallStream,
+    chunks: u64,
+    served: Option<InstanceId>,
+    /// The node of that instance.
+    home: Option<(NodeId, Generation)>,
+    gone_since: Option<Instant>,
+}
+
+impl Reading<'_> {
+    async fn read_all(&mut self) -> End {
+        loop {
+            let Ok(event) = timeout(LOOK, self.stream.next()).await else {
+                self.look();
+                continue;
+            };
+            self.gone_since = None;
+            match event {
+                CallEvent::Chunk(chunk) => {
+                    self.chunk(&chunk);
+                    if !self.script.read_pause.is_zero() {
+                        sleep(self.script.read_pause).await;
+                    }
+                }
+                CallEvent::Progress(_) | CallEvent::Log(_) => {}
+                CallEvent::End(end) => {
+                    check_end(self.world, self.script, self.chunks, &end);
+                    return match end {
+                        Ok(_) => End::Well,
+                        Err(error) => End::from(&error),
+                    };
+                }
+            }
+        }
+    }
+
+    fn chunk(&mut self, chunk: &Bytes) {
+        check_chunk(self.world, self.script, self.chunks, chunk);
+        self.chunks += 1;
+    }
+
+    /// Is the call at an instance that the router's own table says is gone?
+    fn look(&mut self) {
+        let Ok(instance) = self.stream.served_by().instance.parse::<InstanceId>() else {
+            return;
+        };
+        let table = self.gateway.router.table();
+        let there = table.instance(instance).is_some();
+        let now = Instant::now();
+        if self.served != Some(instance) {
+            self.served = Some(instance);
+            self.home = None;
+            self.gone_since = None;
+            // It was chosen since the last look, or just now.
+            if !there && self.gateway.tables.gone_for(instance) > LOOK {
+                let key = self.script.key;
+                self.world.violation(format!(
+                    "call {key} was sent to instance {instance}, which the router knew to be gone"
+                ));
+            }
+        }
+        if let Some(route) = table.instance(instance) {
+            self.home = Some((route.node.clone(), route.generation));
+        }
+        // While its node is there, the agent tells: it knows what never reached the instance.
+        let tells = self.home.as_ref().is_some_and(|(node, generation)| {
+            let known = table.node(node).map(|node| node.generation);
+            known == Some(*generation)
+        });
+        if there || tells {
+            self.gone_since = None;
+            return;
+        }
+        let since = *self.gone_since.get_or_insert(now);
+        if now > since + GONE + self.world.plan.patience {
+            let key = self.script.key;
+            self.world.violation(format!(
+                "call {key} runs on at instance {instance}, which left the router's table {:?} ago",
+                now - since
+            ));
+        }
+    }
+}
+
+/// What a chunk must look like.
+pub(super) fn check_chunk(world: &World, script: &Script, number: u64, chunk: &Bytes) {
+    if script.is_rude() {
+        return;
+    }
+    if chunk[..] != payload(script.key, number, script.chunk_bytes)[..] {
+        let text = format!("chunk {number} of call {} is not what was sent", script.key);
+        world.violation(text);
+    }
+}
+
+/// What an end must look like.
+pub(super) fn check_end(
+    world: &World,
+    script: &Script,
+    chunks: u64,
+    end: &Result<CallOutput, MeshError>,
+) {
+    let Ok(output) = end else {
+        return;
+    };
+    if chunks != script.chunks {
+        world.violation(format!(
+            "call {} ended well with {chunks} chunks, {} were sent",
+            script.key, script.chunks
+        ));
+    }
+    if output.payload[..] != payload(script.key, RESULT, script.result)[..] {
+        world.violation(format!(
+            "the result of call {} is not what was sent",
+            script.key
+        ));
+    }
+}
