@@ -49,6 +49,8 @@ struct Queue {
     frames: VecDeque<Outgoing>,
     bytes: usize,
     held: Held,
+    /// Calls that were left out, and are not yet cancelled.
+    unseen: Vec<u64>,
     waker: Option<Waker>,
     end: Option<Result<(), Status>>,
     closed: bool,
@@ -83,6 +85,21 @@ impl Outgoing {
 }
 
 impl Queue {
+    /// Whether the plugin shall not see a frame: a call whose time is over, and what follows of it, the last
+    /// of which is its Cancel.
+    fn leaves_out(&mut self, next: &mut Outgoing, written: &AtomicU64) -> bool {
+        let id = next.frame.id;
+        if !next.stamp_time_left(written) {
+            self.unseen.push(id);
+            return true;
+        }
+        let unseen = !self.unseen.is_empty() && self.unseen.contains(&id);
+        if unseen && matches!(next.frame.body, Some(host_frame::Body::Cancel(_))) {
+            self.unseen.retain(|other| *other != id);
+        }
+        unseen
+    }
+
     fn soft_room(&self) -> bool {
         self.frames.len() < SOFT_FRAMES && self.bytes < self.held.most_of_instance
     }
@@ -143,6 +160,7 @@ impl OutQueue {
             queue: Mutex::new(Queue {
                 frames: VecDeque::new(),
                 bytes: 0,
+                unseen: Vec::new(),
                 held,
                 waker: None,
                 end: None,
@@ -275,7 +293,7 @@ impl Stream for OutStream {
             };
             queue.bytes = queue.bytes.saturating_sub(next.bytes);
             queue.held.sub(next.bytes);
-            if next.stamp_time_left(&self.shared.written) {
+            if !queue.leaves_out(&mut next, &self.shared.written) {
                 break Some(next.frame);
             }
         };
@@ -354,6 +372,20 @@ mod tests {
         tokio::time::advance(Duration::from_secs(6)).await;
         assert!(!queue.was_written(2));
         assert_eq!(stream.next().await.unwrap().unwrap().id, 4);
+        // Nor what follows of it, up to its Cancel.
+        let cancel = |id| HostFrame {
+            id,
+            body: Some(host_frame::Body::Cancel(common::Cancel::default())),
+        };
+        let chunk = HostFrame {
+            id: 2,
+            body: Some(host_frame::Body::Chunk(common::Chunk::default())),
+        };
+        assert!(queue.push_part(chunk));
+        queue.push(cancel(2));
+        queue.push(cancel(4));
+        assert_eq!(stream.next().await.unwrap().unwrap().id, 4);
+        assert!(lock(&queue.shared.queue).unseen.is_empty());
     }
 
     #[tokio::test]

@@ -20,6 +20,8 @@ struct Options {
     seeds: u64,
     only: Option<u64>,
     planted: Planted,
+    /// Each seed is run twice, and must be the same.
+    twice: bool,
 }
 
 fn options(words: &[String]) -> anyhow::Result<Options> {
@@ -28,6 +30,7 @@ fn options(words: &[String]) -> anyhow::Result<Options> {
         seeds: 10_000,
         only: None,
         planted: Planted::None,
+        twice: false,
     };
     for pair in words.chunks(2) {
         let [name, value] = pair else {
@@ -37,6 +40,7 @@ fn options(words: &[String]) -> anyhow::Result<Options> {
         match name.as_str() {
             "--seeds" => options.seeds = number()?,
             "--first" => options.first = number()?,
+            "--twice" => options.twice = value == "yes",
             "--seed" => options.only = Some(number()?),
             "--planted" => {
                 let known = Planted::ALL.iter().find(|(known, _)| known == value);
@@ -45,7 +49,7 @@ fn options(words: &[String]) -> anyhow::Result<Options> {
                     .with_context(|| format!("--planted: one of {names}"))?
                     .1;
             }
-            _ => bail!("{name}: use --seeds N, --first N, --seed N, --planted BUG"),
+            _ => bail!("{name}: use --seeds N, --first N, --seed N, --planted BUG, --twice yes"),
         }
     }
     Ok(options)
@@ -64,14 +68,26 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let begun = Instant::now();
     let failed = Mutex::new(Vec::new());
-    let counts = run_many(options.first, options.seeds, options.planted, |outcome| {
-        if !outcome.violations.is_empty() {
-            failed
-                .lock()
-                .unwrap_or_else(|lock| lock.into_inner())
-                .push(outcome);
-        }
-    });
+    let counts = run_many(
+        options.first,
+        options.seeds,
+        options.planted,
+        |mut outcome| {
+            if options.twice {
+                let again = run(outcome.seed, options.planted, false);
+                if again.digest != outcome.digest {
+                    let text = "it is another one when it is run again".to_owned();
+                    outcome.violations.push(text);
+                }
+            }
+            if !outcome.violations.is_empty() {
+                failed
+                    .lock()
+                    .unwrap_or_else(|lock| lock.into_inner())
+                    .push(outcome);
+            }
+        },
+    );
     let mut failed = failed.into_inner().unwrap_or_else(|lock| lock.into_inner());
     failed.sort_by_key(|outcome| outcome.seed);
     println!(

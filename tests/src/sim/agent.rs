@@ -8,7 +8,7 @@ use mesh_bus::Bus;
 use mesh_bus::memory::Line;
 use mesh_core::id::{Generation, MeshName, NodeId};
 use mesh_runtime::Tasks;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::coordinator::{Tables, report_delay};
@@ -32,7 +32,9 @@ pub(super) struct AgentUp {
 pub(super) struct AgentSlot {
     pub(super) number: usize,
     pub(super) node: NodeId,
-    up: watch::Sender<Option<Arc<AgentUp>>>,
+    up: Mutex<Option<Arc<AgentUp>>>,
+    /// Told in order, unlike those who follow a `watch`, who are woken as chance has it.
+    changed: Notify,
     /// How long it stays away after its end.
     away: Mutex<Duration>,
 }
@@ -42,20 +44,30 @@ impl AgentSlot {
         Self {
             number,
             node: NodeId::new(&format!("node-{number}")).unwrap(),
-            up: watch::Sender::new(None),
+            up: Mutex::default(),
+            changed: Notify::new(),
             away: Mutex::default(),
         }
     }
 
     pub(super) fn now(&self) -> Option<Arc<AgentUp>> {
-        self.up.borrow().clone()
+        self.up.lock().unwrap().clone()
+    }
+
+    fn set(&self, up: Option<Arc<AgentUp>>) {
+        *self.up.lock().unwrap() = up;
+        self.changed.notify_waiters();
     }
 
     /// The agent, once it is there.
     pub(super) async fn wait(&self) -> Arc<AgentUp> {
-        let mut up = self.up.subscribe();
-        let there = up.wait_for(Option::is_some).await;
-        there.ok().and_then(|up| up.clone()).unwrap()
+        loop {
+            // One thread: nothing changes between the look and the wait.
+            if let Some(up) = self.now() {
+                return up;
+            }
+            self.changed.notified().await;
+        }
     }
 
     /// The process is gone, at once, and what it had not sent with it.
@@ -93,10 +105,10 @@ impl AgentSlot {
             world.say(&format!("agent {} starts, {generation}", self.number));
             world.coordinator.serve(&world, up.tables.clone());
             self.report(&world, &up, &mut rng);
-            self.up.send_replace(Some(up.clone()));
+            self.set(Some(up.clone()));
             up.ends.notified().await;
             world.say(&format!("agent {} is gone", self.number));
-            self.up.send_replace(None);
+            self.set(None);
             let (node, lease, late) = (self.node.clone(), world.plan.lease, world.clone());
             world.spawn("lease", async move {
                 sleep(lease).await;

@@ -72,6 +72,7 @@ async fn one(world: &World, gateway: &Gateway, script: &Script) -> End {
         home: None,
         gone_since: None,
     };
+    reading.look();
     let end = match script.give_up {
         None => reading.read_all().await,
         Some(patience) => match timeout(patience, reading.read_all()).await {
@@ -80,7 +81,7 @@ async fn one(world: &World, gateway: &Gateway, script: &Script) -> End {
         },
     };
     let took = begun.elapsed();
-    let reads = script.read_pause * u32::try_from(script.chunks).unwrap();
+    let reads = script.read_pause * u32::try_from(reading.chunks).unwrap();
     if took > script.timeout + LATE + reads {
         let text = format!(
             "call {} ended {took:?} after it began, its deadline was after {:?}",
@@ -111,6 +112,7 @@ impl Reading<'_> {
                 continue;
             };
             self.gone_since = None;
+            self.note();
             match event {
                 CallEvent::Chunk(chunk) => {
                     self.chunk(&chunk);
@@ -135,6 +137,21 @@ impl Reading<'_> {
         self.chunks += 1;
     }
 
+    /// Notes where the call is, while the table still tells.
+    fn note(&mut self) {
+        let Ok(instance) = self.stream.served_by().instance.parse::<InstanceId>() else {
+            return;
+        };
+        if self.served != Some(instance) {
+            self.served = Some(instance);
+            self.home = None;
+            self.gone_since = None;
+        }
+        if let Some(route) = self.gateway.router.table().instance(instance) {
+            self.home = Some((route.node.clone(), route.generation));
+        }
+    }
+
     /// Is the call at an instance that the router's own table says is gone?
     fn look(&mut self) {
         let Ok(instance) = self.stream.served_by().instance.parse::<InstanceId>() else {
@@ -143,23 +160,17 @@ impl Reading<'_> {
         let table = self.gateway.router.table();
         let there = table.instance(instance).is_some();
         let now = Instant::now();
-        if self.served != Some(instance) {
-            self.served = Some(instance);
-            self.home = None;
-            self.gone_since = None;
-            // It was chosen since the last look, or just now.
-            if !there && self.gateway.tables.gone_for(instance) > LOOK {
-                let key = self.script.key;
-                self.world.violation(format!(
-                    "call {key} was sent to instance {instance}, which the router knew to be gone"
-                ));
-            }
+        // It was chosen since the last look, or just now.
+        let chosen = self.served != Some(instance);
+        if chosen && !there && self.gateway.tables.gone_for(instance) > LOOK {
+            let key = self.script.key;
+            self.world.violation(format!(
+                "call {key} was sent to instance {instance}, which the router knew to be gone"
+            ));
         }
-        if let Some(route) = table.instance(instance) {
-            self.home = Some((route.node.clone(), route.generation));
-        }
+        self.note();
         // While its node is there, the agent tells: it knows what never reached the instance.
-        let tells = self.home.as_ref().is_some_and(|(node, generation)| {
+        let tells = self.home.as_ref().is_none_or(|(node, generation)| {
             let known = table.node(node).map(|node| node.generation);
             known == Some(*generation)
         });

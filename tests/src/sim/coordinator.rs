@@ -10,7 +10,7 @@ use mesh_core::revision::{Revision, Timestamp};
 use mesh_core::state::{InstanceState, Phase};
 use mesh_core::table::{InstanceRoute, NodeRoute, SpecId, Table, TableUpdate};
 use router::TableStore;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::plan::millis;
@@ -23,19 +23,17 @@ struct Known {
     instances: Vec<EmbeddedInstance>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Coordinator {
     nodes: Mutex<BTreeMap<NodeId, Known>>,
-    tables: watch::Sender<Arc<TableUpdate>>,
+    newest: Arc<Newest>,
 }
 
-impl Default for Coordinator {
-    fn default() -> Self {
-        Self {
-            nodes: Mutex::default(),
-            tables: watch::Sender::new(Arc::default()),
-        }
-    }
+/// The newest table, and those who wait for it: told in order, unlike those who follow a `watch`.
+#[derive(Debug, Default)]
+struct Newest {
+    table: Mutex<Arc<TableUpdate>>,
+    changed: Notify,
 }
 
 /// The tables of one router.
@@ -127,7 +125,7 @@ impl Coordinator {
     }
 
     fn publish(&self, nodes: &BTreeMap<NodeId, Known>) {
-        let sequence = self.tables.borrow().to.sequence + 1;
+        let sequence = self.newest.table.lock().unwrap().to.sequence + 1;
         let mut update = TableUpdate {
             to: Revision { epoch: 1, sequence },
             ..TableUpdate::default()
@@ -164,12 +162,13 @@ impl Coordinator {
                 });
             }
         }
-        self.tables.send_replace(Arc::new(update));
+        *self.newest.table.lock().unwrap() = Arc::new(update);
+        self.newest.changed.notify_waiters();
     }
 
     /// Brings tables to a router: each a little later, some left out, never an older one.
     pub(super) fn serve(&self, world: &Arc<World>, tables: Arc<Tables>) {
-        let mut updates = self.tables.subscribe();
+        let newest = self.newest.clone();
         let mut rng = world.rng();
         let slow = rng.u64(1..=60);
         world.spawn("tables", async move {
@@ -179,11 +178,10 @@ impl Coordinator {
                 if let Some(late) = late {
                     sleep_until(late).await;
                 }
-                let update = updates.borrow_and_update().clone();
+                let update = newest.table.lock().unwrap().clone();
                 tables.apply(&update);
-                if updates.changed().await.is_err() {
-                    return;
-                }
+                // One thread: nothing changes between the look and the wait.
+                newest.changed.notified().await;
             }
         });
     }

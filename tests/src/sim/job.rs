@@ -24,6 +24,8 @@ pub(super) struct Job {
     pub(super) shared: Arc<Shared>,
     pub(super) id: u64,
     pub(super) script: Arc<Script>,
+    /// Which time it is that the call was begun.
+    pub(super) begun: usize,
     pub(super) incoming: mpsc::UnboundedReceiver<common::Chunk>,
     pub(super) credit: Arc<Semaphore>,
 }
@@ -55,7 +57,7 @@ pub(super) async fn run(mut job: Job, call: common::Call) {
 impl Job {
     fn nested(&self) -> Option<Arc<Script>> {
         let mut ledger = self.shared.world.ledger.lock().unwrap();
-        ledger.nested(&self.script)
+        ledger.nested(&self.script, self.begun)
     }
 
     async fn send(&self, body: plugin_frame::Body) {

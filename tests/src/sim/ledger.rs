@@ -56,9 +56,8 @@ impl Ledger {
     }
 
     /// The call that a plugin makes for a call that it works on: another one each time that it is begun.
-    pub(super) fn nested(&mut self, of: &Script) -> Option<Arc<Script>> {
+    pub(super) fn nested(&mut self, of: &Script, begun: usize) -> Option<Arc<Script>> {
         let mut script = Script::clone(of.nested.as_ref()?);
-        let begun = self.calls.get(&of.key).map_or(0, |of| of.starts.len());
         // The thousands tell which time it is, and of which call: none is begun ten times.
         script.key += AGAIN * (of.key / AGAIN * 10 + begun as u64);
         let script = Arc::new(script);
@@ -66,8 +65,10 @@ impl Ledger {
         Some(script)
     }
 
-    pub(super) fn script(&self, key: u64) -> Option<Arc<Script>> {
-        self.calls.get(&key).map(|record| record.script.clone())
+    /// A call's script, and how often it was begun.
+    pub(super) fn script(&self, key: u64) -> Option<(Arc<Script>, usize)> {
+        let record = self.calls.get(&key)?;
+        Some((record.script.clone(), record.starts.len()))
     }
 }
 

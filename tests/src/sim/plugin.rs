@@ -375,7 +375,7 @@ impl Run {
             self.shared.world.began(key, &self.shared.label);
             self.shared.world.ledger.lock().unwrap().script(key)
         });
-        let Some(script) = script else {
+        let Some((script, begun)) = script else {
             return self
                 .shared
                 .violation("a call came with a payload that nobody sent");
@@ -387,6 +387,7 @@ impl Run {
             shared: self.shared.clone(),
             id,
             script,
+            begun,
             incoming,
             credit: credit.clone(),
         };
