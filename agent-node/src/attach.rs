@@ -1,5 +1,6 @@
 //! The sockets that plugins attach to: a Unix socket and TCP, with health and reflection.
 
+mod socket;
 mod unix;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,6 +9,7 @@ use mesh_proto::DESCRIPTOR;
 use mesh_proto::attach::{AttachFrames, AttachHandler, AttachServer, PeerInfo, attach_server};
 use mesh_runtime::grpc::{self, bind_tcp};
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -97,7 +99,7 @@ impl Sockets {
         let unix = grpc::server()
             .add_routes(routes.clone())
             .serve_with_incoming_shutdown(
-                grpc::in_time(UnixListenerStream::new(unix)),
+                grpc::in_time(UnixListenerStream::new(unix).map(socket::accepted)),
                 stop.clone().cancelled_owned(),
             );
         let unix = async {

@@ -136,7 +136,7 @@ impl TelemetryGuard {
 }
 
 /// Where lines and spans go. Only what is there: an absent layer (`Option`) makes `tracing` ask every
-/// time whether somebody wants a span, and take it that somebody does, which costs a tenth of the
+/// time whether somebody wants a span, and take it that somebody does, which costs a part of the
 /// processor time of an agent.
 fn layers(
     config: &TelemetryConfig,

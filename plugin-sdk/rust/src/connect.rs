@@ -1,8 +1,5 @@
 //! Where the agent is, and how a connection to it is made.
 
-#[cfg(unix)]
-mod socket;
-
 use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -104,7 +101,7 @@ impl Connector {
                 let connect = service_fn(move |_: http::Uri| {
                     let path = path.clone();
                     async move {
-                        let socket = socket::Socket::connect(&path).await?;
+                        let socket = quiet_socket::QuietSocket::connect(&path).await?;
                         Ok::<_, std::io::Error>(TokioIo::new(socket))
                     }
                 });

@@ -19,6 +19,7 @@ const LIBRARIES: &[&str] = &[
     "agent-node",
     "gateway",
     "plugmesh-sdk",
+    "quiet-socket",
 ];
 
 /// A crate and the crates of ours that it may use.
@@ -47,6 +48,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "mesh-bus",
             "mesh-runtime",
             "router",
+            "quiet-socket",
         ],
     ),
     (
@@ -59,8 +61,9 @@ const EDGES: &[(&str, &[&str])] = &[
             "router",
         ],
     ),
-    // A plugin's author gets the SDK alone.
-    ("plugmesh-sdk", &[]),
+    // A plugin's author gets the SDK alone, and what both ends of its socket are.
+    ("plugmesh-sdk", &["quiet-socket"]),
+    ("quiet-socket", &[]),
     ("cli", LIBRARIES),
     ("calculator", &["plugmesh-sdk"]),
     ("time", &["plugmesh-sdk"]),

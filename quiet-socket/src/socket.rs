@@ -1,8 +1,4 @@
-//! A Unix socket that is woken to read, and to write only after it was full.
-//!
-//! A Unix socket counts as writable anew whenever the other end has read. A stream that waits for both
-//! directions, as tokio's own does, is therefore woken for nothing after each frame that it sends, which
-//! costs a plugin a third of its processor time while calls come one by one.
+//! The socket.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -17,9 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 /// The most bytes of one read: so much of the buffer is zeroed before.
 const MOST: usize = 64 * 1024;
 
-/// A connected socket.
+/// A connected socket. Use it within the runtime that it was made in.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub struct QuietSocket {
     socket: AsyncFd<UnixStream>,
     /// The same socket, while it takes no more.
     full: Option<AsyncFd<UnixStream>>,
@@ -34,17 +30,13 @@ fn watch(socket: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStrea
     AsyncFd::with_interest(socket, interest)
 }
 
-impl Socket {
-    pub(super) async fn connect(path: &Path) -> io::Result<Self> {
-        Self::new(tokio::net::UnixStream::connect(path).await?.into_std()?)
-    }
-
-    /// `socket` does not block.
-    fn new(socket: UnixStream) -> io::Result<Self> {
-        Ok(Self {
-            socket: watch(socket, Interest::READABLE)?,
-            full: None,
-        })
+impl QuietSocket {
+    /// Connects to the socket at a path.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn connect(path: &Path) -> io::Result<Self> {
+        tokio::net::UnixStream::connect(path).await?.try_into()
     }
 
     fn poll_out(
@@ -76,7 +68,18 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl TryFrom<tokio::net::UnixStream> for QuietSocket {
+    type Error = io::Error;
+
+    fn try_from(socket: tokio::net::UnixStream) -> io::Result<Self> {
+        Ok(Self {
+            socket: watch(socket.into_std()?, Interest::READABLE)?,
+            full: None,
+        })
+    }
+}
+
+impl AsyncRead for QuietSocket {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -104,7 +107,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for QuietSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -145,7 +148,7 @@ mod tests {
     #[tokio::test]
     async fn more_than_the_socket_holds_goes_both_ways_and_the_end_is_seen() {
         let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
-        let mut ours = Socket::new(ours.into_std().unwrap()).unwrap();
+        let mut ours = QuietSocket::try_from(ours).unwrap();
         let sent: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
         let echo = async {
             let (mut from, mut to) = theirs.split();
