@@ -29,6 +29,7 @@ pub struct Running {
     payload: Vec<u8>,
     next_part: u64,
     credit: u32,
+    granted: u64,
     rest: Bytes,
     sent: u64,
     /// The bus did not take the last chunk.
@@ -108,6 +109,7 @@ async fn run(bus: Bus, mut inbox: NodeInbox, seen: Arc<Seen>) {
                     payload: call.payload.to_vec(),
                     next_part: 0,
                     credit: 64,
+                    granted: 0,
                     rest: Bytes::new(),
                     sent: 0,
                     blocked: false,
@@ -140,18 +142,27 @@ async fn run(bus: Bus, mut inbox: NodeInbox, seen: Arc<Seen>) {
                     reply(&bus, &to, id, result(Bytes::from_static(b"too late")));
                 }
             }
-            node_request::Body::Credit(credit) if credit.chunks == 0 => {
-                seen.asked.fetch_add(1, Ordering::Relaxed);
-                if open.contains_key(&key) {
-                    reply(&bus, &to, id, node_reply::Body::Credit(credit));
-                }
-            }
             node_request::Body::Credit(credit) => {
+                let asks = credit.chunks == 0;
+                seen.asked.fetch_add(u64::from(asks), Ordering::Relaxed);
                 let Some(running) = open.get_mut(&key) else {
                     continue;
                 };
-                running.credit += credit.chunks;
-                if advance(&bus, &to, id, running) {
+                if asks {
+                    let known = common::Credit {
+                        sent: running.sent,
+                        ..common::Credit::default()
+                    };
+                    reply(&bus, &to, id, node_reply::Body::Credit(known));
+                }
+                // What was granted in all makes good what was lost.
+                let more = match credit.total {
+                    0 => credit.chunks,
+                    total => u32::try_from(total.saturating_sub(running.granted)).unwrap(),
+                };
+                running.granted += u64::from(more);
+                running.credit += more;
+                if more > 0 && advance(&bus, &to, id, running) {
                     open.remove(&key);
                 }
             }
