@@ -35,7 +35,11 @@ async fn keep_busy(mesh: &Arc<Mesh>, calls: usize) -> JoinSet<()> {
     for _ in 0..calls {
         let mesh = mesh.clone();
         busy.spawn(async move {
-            let _ = mesh.call_tool("probe_sleep", json!({"ms": 25_000})).await;
+            // Refused at first, where those before it have only just gone away.
+            loop {
+                let _ = mesh.call_tool("probe_sleep", json!({"ms": 25_000})).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         });
     }
     let url = format!("http://127.0.0.1:{}/metrics", mesh.agents[0].admin_port);
