@@ -46,9 +46,9 @@ sim: ## run the simulations by thousands of seeds; SEEDS=n, or SEED=n to replay 
 	@target/release/sim $(if $(SEED),--seed $(SEED),--first $(FIRST) --seeds $(SEEDS)) $(if $(PLANTED),--planted $(PLANTED))
 	$(if $(SEED)$(PLANTED),,@SEEDS=$(SEEDS) $(CARGO) test --release --locked --quiet -p mesh-engine --lib sim:: -- --ignored --nocapture)
 
-bench: ## run the benchmarks; ONLY=call runs a part
-	@$(CARGO) build --release --workspace --bins --locked
-	@$(NATS) && exec target/release/bench $(if $(ONLY),--only $(ONLY))
+bench: ## run the benchmarks, of what is deployed (profile dist); ONLY=call runs a part
+	@$(CARGO) build --profile dist --workspace --bins --locked
+	@$(NATS) && exec target/dist/bench $(if $(ONLY),--only $(ONLY))
 
 chaos: ## harm a mesh under load, and account for every call; ONLY=fault, ROUNDS=n
 	@$(CARGO) build --release --workspace --bins --locked

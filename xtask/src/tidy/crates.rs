@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         let text = found.join("\n");
         assert!(text.contains("gateway/Cargo.toml:1: gateway may not depend on coordinator"));
-        assert!(text.contains("plugmesh-sdk may not depend on mesh-core, it may use no crate"));
+        assert!(text.contains("plugmesh-sdk may not depend on mesh-core, it may use quiet-socket"));
         Ok(())
     }
 
