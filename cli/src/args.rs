@@ -59,6 +59,8 @@ pub enum Command {
     Disable(ChangeArgs),
     /// Drain a plugin and end its processes
     Unload(UnloadArgs),
+    /// Share out a plugin's calls among its versions, or show how they are
+    Split(SplitArgs),
     /// Show what would follow from a change or a loss; nothing is done
     Impact(ImpactArgs),
     /// List the agent-nodes
@@ -167,6 +169,32 @@ pub struct UnloadArgs {
     /// Unload those that depend on it, too
     #[arg(long)]
     pub cascade: bool,
+}
+
+/// `split`.
+#[derive(Debug, Args)]
+pub struct SplitArgs {
+    #[command(flatten)]
+    pub ask: CoordinatorFlags,
+    /// The plugin (default: show the splits of all)
+    pub name: Option<String>,
+    /// What each version gets, in relation to the others, such as 1.4.0=90 2.0.0=10
+    #[arg(value_name = "VERSION=WEIGHT")]
+    pub shares: Vec<String>,
+    /// Requests with this header prefer a version, such as x-test-group=beta:2.0.0; may be repeated
+    #[arg(long, value_name = "NAME=VALUE:VERSION", requires = "shares")]
+    pub header: Vec<String>,
+    /// Give all calls to the newest version again
+    #[arg(long, requires = "name", conflicts_with = "shares")]
+    pub clear: bool,
+    /// Why; kept and shown
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub reason: String,
 }
 
 /// `impact`.

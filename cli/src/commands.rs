@@ -14,5 +14,6 @@ pub mod new;
 pub mod nodes;
 pub mod plugin;
 pub mod plugins;
+pub mod split;
 pub mod tools;
 pub mod watch;

@@ -67,6 +67,7 @@ fn dispatch(command: Command, output: Output) -> Result<(), Failure> {
         Command::Enable(args) => client(commands::change::enable(args, output)),
         Command::Disable(args) => client(commands::change::disable(args, output)),
         Command::Unload(args) => client(commands::change::unload(args, output)),
+        Command::Split(args) => client(commands::split::run(args, output)),
         Command::Impact(args) => client(commands::impact::run(args, output)),
         Command::Nodes(args) => client(commands::nodes::run(args, output)),
         Command::Graph(args) => client(commands::graph::run(args, output)),

@@ -7,6 +7,7 @@ mod admin;
 mod agents;
 mod follow;
 mod report;
+mod splits;
 mod view;
 
 use std::time::Duration;

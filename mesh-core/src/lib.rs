@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod outlier;
 pub mod revision;
 pub mod select;
+pub mod split;
 pub mod state;
 pub mod subject;
 pub mod table;

@@ -20,6 +20,7 @@ use crate::error::{MeshError, Place};
 use crate::hash::{affinity_rank, spread};
 use crate::id::{Generation, InstanceId, NodeId, PluginName};
 use crate::manifest::Manifest;
+use crate::split::{Groups, Split};
 use crate::state::InstanceState;
 use crate::table::{Provider, Table};
 use crate::version::Requirement;
@@ -67,17 +68,6 @@ impl Origin<'_> {
     }
 }
 
-/// The share of a plugin's calls that a version gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Split {
-    /// The plugin.
-    pub plugin: PluginName,
-    /// The version.
-    pub version: Version,
-    /// Its share, in relation to those of the other versions of the plugin; 0: none.
-    pub weight: u32,
-}
-
 /// Everything that a choice depends on, beside the table and the state of the instances.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish<'a> {
@@ -89,8 +79,8 @@ pub struct Wish<'a> {
     pub origin: Origin<'a>,
     /// Calls of equal key go to the same instance; `None`: wherever there is room.
     pub key: Option<u64>,
-    /// Shares of versions. A plugin without any is served by its newest stable version.
-    pub splits: &'a [Split],
+    /// The test groups that the call belongs to.
+    pub groups: &'a Groups,
     /// Draws; a different one for each call.
     pub seed: u64,
 }
@@ -132,8 +122,8 @@ impl Selected {
 /// Chooses an instance for a call.
 ///
 /// Of each plugin only the newest stable version counts that is allowed and has an instance which
-/// takes calls (the newest pre-release if there is no stable one), unless a split draws another. Of
-/// its instances the active come first, then the near ones; of the best two are drawn, and the one
+/// takes calls (the newest pre-release if there is no stable one), unless the plugin's split says
+/// otherwise: the version of the call's test group, or one that is drawn by its share. Of its instances the active come first, then the near ones; of the best two are drawn, and the one
 /// with fewer calls in flight and shorter ones gets the call. Those at their limit or left out give
 /// way to any other.
 ///
@@ -155,7 +145,7 @@ pub fn select(
             && !wish.avoid.contains(&row.route.instance)
     };
     let usable_rows = || rows.iter().filter(usable);
-    let versions = versions(&usable_rows, wish);
+    let versions = versions(table, &usable_rows, wish);
     let candidates = || usable_rows().filter(|row| is_of(&versions, row));
     let chosen = match wish.key {
         Some(key) => with_key(&candidates, key, signal),
@@ -262,6 +252,7 @@ impl<'a> Draw<'a> {
 /// The version of each plugin that gets the call, by a manifest of it; none when all rows share one
 /// manifest, as they nearly always do.
 fn versions<'a, I: Iterator<Item = &'a Provider>>(
+    table: &Table,
     rows: &impl Fn() -> I,
     wish: &Wish<'_>,
 ) -> Vec<&'a Arc<Manifest>> {
@@ -280,39 +271,48 @@ fn versions<'a, I: Iterator<Item = &'a Provider>>(
             None => newest.push(manifest),
         }
     }
-    if !wish.splits.is_empty() {
-        let seed = spread(wish.key.unwrap_or(wish.seed));
-        for manifest in &mut newest {
-            if let Some(drawn) = draw_version(rows, &manifest.name, wish.splits, seed) {
-                *manifest = drawn;
-            }
+    for manifest in &mut newest {
+        if let Some(split) = table.split(&manifest.name)
+            && let Some(version) = by_split(rows, wish, split)
+        {
+            *manifest = version;
         }
     }
     newest
 }
 
-/// Draws one of the versions that have a share and an instance.
-fn draw_version<'a, I: Iterator<Item = &'a Provider>>(
+/// The version of the call's test group, or one that is drawn by its share; none when no version of the
+/// split is there. What is degraded has a share only while nothing of the split is active.
+fn by_split<'a, I: Iterator<Item = &'a Provider>>(
     rows: &impl Fn() -> I,
-    plugin: &PluginName,
-    splits: &[Split],
-    seed: u64,
+    wish: &Wish<'_>,
+    split: &Split,
 ) -> Option<&'a Arc<Manifest>> {
-    let there = |split: &Split| {
-        let mut rows = rows().map(|row| &row.manifest);
-        rows.find(|manifest| manifest.name == *plugin && manifest.version == split.version)
+    let of = |version: &Version, worst: InstanceState| {
+        let is_of =
+            |manifest: &Manifest| manifest.name == split.plugin && manifest.version == *version;
+        let found = rows().find(|row| row.route.state <= worst && is_of(&row.manifest));
+        found.map(|row| &row.manifest)
     };
-    let of_plugin = || {
-        let of_plugin = splits.iter().filter(|split| split.plugin == *plugin);
-        of_plugin.filter_map(|split| Some((there(split)?, u64::from(split.weight))))
+    let own = split.version_of(wish.groups);
+    if let Some(own) = own.and_then(|version| of(version, InstanceState::Degraded)) {
+        return Some(own);
+    }
+    // Not the bits that draw among the version's instances.
+    let seed = spread(!wish.key.unwrap_or(wish.seed));
+    let draw = |worst| {
+        let shares = || {
+            let shares = split.shares.iter();
+            shares.filter_map(|(version, weight)| Some((of(version, worst)?, u64::from(*weight))))
+        };
+        let mut left = seed.checked_rem(shares().map(|(_, weight)| weight).sum())?;
+        shares().find_map(|(manifest, weight)| {
+            let found = left < weight;
+            left = left.saturating_sub(weight);
+            found.then_some(manifest)
+        })
     };
-    let total: u64 = of_plugin().map(|(_, weight)| weight).sum();
-    let mut left = seed.checked_rem(total)?;
-    of_plugin().find_map(|(manifest, weight)| {
-        let found = left < weight;
-        left = left.saturating_sub(weight);
-        found.then_some(manifest)
-    })
+    draw(InstanceState::Active).or_else(|| draw(InstanceState::Degraded))
 }
 
 /// Whether a provider is of the version that gets the call.

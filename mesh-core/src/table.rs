@@ -15,6 +15,7 @@ use crate::hash::Fnv1a;
 use crate::id::{Generation, InstanceId, NodeId, PluginName};
 use crate::manifest::Manifest;
 use crate::revision::{Revision, Timestamp};
+use crate::split::Split;
 use crate::state::InstanceState;
 
 /// Names one manifest by its content: `name@version#hash`.
@@ -97,12 +98,18 @@ pub struct TableUpdate {
     pub instances: Vec<InstanceRoute>,
     /// Nodes, new or changed.
     pub nodes: Vec<NodeRoute>,
+    /// Traffic splits, new or changed.
+    #[serde(default)]
+    pub splits: Vec<Split>,
     /// Manifests that nothing uses any more.
     pub removed_specs: Vec<SpecId>,
     /// Instances that are gone.
     pub removed_instances: Vec<InstanceId>,
     /// Nodes that are gone.
     pub removed_nodes: Vec<NodeId>,
+    /// Plugins that have no split any more.
+    #[serde(default)]
+    pub removed_splits: Vec<PluginName>,
 }
 
 impl TableUpdate {
@@ -115,6 +122,8 @@ impl TableUpdate {
             && self.removed_specs.is_empty()
             && self.removed_instances.is_empty()
             && self.removed_nodes.is_empty()
+            && self.splits.is_empty()
+            && self.removed_splits.is_empty()
     }
 }
 

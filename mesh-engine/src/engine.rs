@@ -17,6 +17,7 @@ mod publish;
 mod registry;
 mod requests;
 mod sessions;
+mod splits;
 mod suppose;
 mod view;
 mod writes;
@@ -33,6 +34,7 @@ use self::publish::Publisher;
 use self::registry::{Changes, Registry};
 use self::requests::Requests;
 use self::sessions::Sessions;
+pub use self::splits::{SplitShare, SplitView};
 pub use self::suppose::{Affected, Impact, Supposition};
 pub use self::view::{Counts, GraphNode, GraphView, NodeView, PluginFilter, PluginView};
 use self::writes::Writes;
@@ -162,7 +164,7 @@ impl Engine {
             Event::AgentAcknowledged { session, table } => self.acknowledged(session, table, now),
             Event::AgentClosed { session } => self.agent_closed(session, now),
             Event::TableSeen { table } => self.table_seen(table, now),
-            Event::Requested { request, operation } => self.requested(request, &operation, now),
+            Event::Requested { request, operation } => self.requested(request, operation, now),
             Event::Tick => self.tick(now),
         }
         self.settle(now);
@@ -241,7 +243,7 @@ impl Engine {
             match &key {
                 Key::Node(node) => self.node_stored(node, now),
                 Key::Instance(id) => self.sessions.coming.arrived(*id),
-                Key::Wish(plugin) => self.wish_stored(plugin),
+                Key::Wish(_) | Key::Split(_) => self.wished_stored(&key),
                 Key::Coordinator(name) => self.coordinator_stored(name, now),
                 Key::Epoch => self.epoch_stored(epoch, now),
                 Key::Lease => self.lease_stored(now),

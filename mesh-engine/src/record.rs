@@ -5,6 +5,7 @@
 
 mod epoch;
 mod lease;
+mod split;
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,12 +22,13 @@ use mesh_core::table::NodeRoute;
 
 pub use self::epoch::EpochRecord;
 pub use self::lease::LeaseRecord;
+pub use self::split::SplitRecord;
 
 /// The format that is written. One that is greater comes from a newer coordinator.
 pub const FORMAT: u32 = 1;
 
 /// What a key of the store stands for: `node.<name>`, `instance.<uuid>`, `wish.<plugin>`,
-/// `coordinator.<name>`, and `epoch` and `lease`, of which there is one each.
+/// `split.<plugin>`, `coordinator.<name>`, and `epoch` and `lease`, of which there is one each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
     /// An agent-node.
@@ -35,6 +37,8 @@ pub enum Key {
     Instance(InstanceId),
     /// What operators want of a plugin.
     Wish(PluginName),
+    /// Which versions of a plugin get which shares of its calls.
+    Split(PluginName),
     /// A coordinator.
     Coordinator(NodeId),
     /// Which life of the registry this is.
@@ -49,6 +53,7 @@ impl fmt::Display for Key {
             Self::Node(node) => write!(f, "node.{node}"),
             Self::Instance(instance) => write!(f, "instance.{instance}"),
             Self::Wish(plugin) => write!(f, "wish.{plugin}"),
+            Self::Split(plugin) => write!(f, "split.{plugin}"),
             Self::Coordinator(name) => write!(f, "coordinator.{name}"),
             Self::Epoch => f.write_str("epoch"),
             Self::Lease => f.write_str("lease"),
@@ -107,12 +112,16 @@ impl FromStr for Key {
                 .map(Self::Instance)
                 .map_err(|e| bad(e.to_string())),
             "wish" => name.parse().map(Self::Wish).map_err(|e| bad(e.to_string())),
+            "split" => name
+                .parse()
+                .map(Self::Split)
+                .map_err(|e| bad(e.to_string())),
             "coordinator" => name
                 .parse()
                 .map(Self::Coordinator)
                 .map_err(|e| bad(e.to_string())),
             _ => Err(bad(
-                "they begin with node, instance, wish or coordinator, or are epoch or lease"
+                "they begin with node, instance, wish, split or coordinator, or are epoch or lease"
                     .to_owned(),
             )),
         }
@@ -255,6 +264,17 @@ pub struct CoordinatorRecord {
     pub lease_ms: u64,
 }
 
+impl Key {
+    /// The plugin, where the key stands for what operators want of one.
+    #[must_use]
+    pub fn wished(&self) -> Option<&PluginName> {
+        match self {
+            Self::Wish(plugin) | Self::Split(plugin) => Some(plugin),
+            _ => None,
+        }
+    }
+}
+
 /// One record.
 #[derive(Debug, Clone)]
 pub enum Record {
@@ -264,6 +284,8 @@ pub enum Record {
     Instance(InstanceRecord),
     /// What operators want of a plugin.
     Wish(WishRecord),
+    /// Which versions of a plugin get which shares of its calls.
+    Split(SplitRecord),
     /// A coordinator.
     Coordinator(CoordinatorRecord),
     /// Which life of the registry this is.
@@ -299,6 +321,7 @@ impl Record {
             Self::Node(record) => write(record),
             Self::Instance(record) => write(record),
             Self::Wish(record) => write(record),
+            Self::Split(record) => write(record),
             Self::Coordinator(record) => write(record),
             Self::Epoch(record) => write(record),
             Self::Lease(record) => write(record),
@@ -341,6 +364,13 @@ impl Record {
             }
             Key::Instance(_) => read(bytes).map(Self::Instance).map_err(broken),
             Key::Wish(_) => read(bytes).map(Self::Wish).map_err(broken),
+            Key::Split(plugin) => {
+                let record: SplitRecord = read(bytes).map_err(broken)?;
+                if record.split.plugin != *plugin {
+                    return Err(broken(format!("it tells of {}", record.split.plugin)));
+                }
+                Ok(Self::Split(record))
+            }
             Key::Coordinator(_) => read(bytes).map(Self::Coordinator).map_err(broken),
             Key::Epoch => read(bytes).map(Self::Epoch).map_err(broken),
             Key::Lease => read(bytes).map(Self::Lease).map_err(broken),
@@ -369,6 +399,7 @@ mod tests {
         for text in [
             "node.a",
             "wish.calculator",
+            "split.calculator",
             "coordinator.main",
             "epoch",
             "lease",
@@ -383,6 +414,7 @@ mod tests {
             "node.A",
             "instance.7",
             "wish.a.b",
+            "split.",
             "lease.a",
             "epoch.a",
         ] {
@@ -415,6 +447,9 @@ mod tests {
         assert!(newer.ends_with("upgrade it"), "{newer}");
         let other = r#"{"format":1,"record":{"route":{"node":"b","generation":1}}}"#;
         assert!(error("node.a", other).ends_with("it tells of node b"));
+        let other = r#"{"format":1,"record":{"split":{"plugin":"b","shares":{"1.0.0":1}},"by":"",
+            "reason":"","since":1}}"#;
+        assert!(error("split.a", other).ends_with("it tells of b"));
     }
 
     #[test]

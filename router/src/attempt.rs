@@ -75,7 +75,7 @@ impl Inner {
                 prefer: &self.config.prefer,
             },
             key: (!key.is_empty()).then(|| Fnv1a::of(key.as_bytes())),
-            splits: &[],
+            groups: &request.groups,
             seed: self.next_seed(),
         };
         let table = self.table.borrow();
@@ -189,6 +189,7 @@ impl Inner {
                 .unwrap_or_default(),
             affinity_key: request.affinity_key.clone(),
             metadata: request.metadata.clone(),
+            groups: request.groups.clone(),
             want_progress: request.want_progress,
             ..common::Call::default()
         }

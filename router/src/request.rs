@@ -8,6 +8,7 @@ use mesh_bus::MessageSource;
 use mesh_core::call::{Caller, TraceContext};
 use mesh_core::capability::Capability;
 use mesh_core::id::PluginName;
+use mesh_core::split::Groups;
 use mesh_core::version::Requirement;
 
 /// What a caller asks for.
@@ -33,6 +34,8 @@ pub struct CallRequest {
     pub affinity_key: String,
     /// What is handed to the plugin beside the payload; at most 32 entries, 8 KiB.
     pub metadata: HashMap<String, String>,
+    /// The test groups that the request belongs to.
+    pub groups: Groups,
     /// The caller wants Progress events.
     pub want_progress: bool,
     /// Messages that follow the payload; only to a capability that takes them. Once one was taken, the
@@ -55,6 +58,7 @@ impl CallRequest {
             requirement: None,
             affinity_key: String::new(),
             metadata: HashMap::new(),
+            groups: Groups::new(),
             want_progress: false,
             messages: None,
         }

@@ -425,6 +425,19 @@ impl Mesh {
             .await
     }
 
+    /// Calls a tool with one more header and gives the text that it answers.
+    pub async fn tool_text(
+        &self,
+        name: &str,
+        arguments: Value,
+        header: Option<(&str, &str)>,
+    ) -> anyhow::Result<String> {
+        let params = json!({"name": name, "arguments": arguments});
+        let answer = mcp_request_with(&self.mcp_url(), "tools/call", params, header).await?;
+        let text = answer["result"]["content"][0]["text"].as_str();
+        text.map(str::to_owned).with_context(|| answer.to_string())
+    }
+
     /// The names of all tools, page by page.
     pub async fn tools(&self) -> anyhow::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -455,7 +468,17 @@ impl Mesh {
 }
 
 /// One stateless MCP request (protocol of 2026-07-28).
-pub async fn mcp_request(url: &str, method: &str, mut params: Value) -> anyhow::Result<Value> {
+pub async fn mcp_request(url: &str, method: &str, params: Value) -> anyhow::Result<Value> {
+    mcp_request_with(url, method, params, None).await
+}
+
+/// The same with one more header.
+pub async fn mcp_request_with(
+    url: &str,
+    method: &str,
+    mut params: Value,
+    header: Option<(&str, &str)>,
+) -> anyhow::Result<Value> {
     let version = "2026-07-28";
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": version,
@@ -479,6 +502,7 @@ pub async fn mcp_request(url: &str, method: &str, mut params: Value) -> anyhow::
         ("mcp-protocol-version", version),
         ("mcp-method", method),
     ];
+    headers.extend(header);
     if !name.is_empty() {
         headers.push(("mcp-name", &name));
     }

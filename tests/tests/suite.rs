@@ -22,6 +22,7 @@ mod suite {
     mod new_plugin;
     mod overload;
     mod simulation;
+    mod split;
     mod streams;
     mod trace;
 }

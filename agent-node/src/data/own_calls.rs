@@ -289,6 +289,7 @@ pub(super) fn request(
     request.trace = call.trace.unwrap_or_default().into();
     request.affinity_key = call.affinity_key;
     request.metadata = call.metadata;
+    request.groups = call.groups;
     request.want_progress = call.want_progress;
     request.caller = Caller {
         plugin: place.plugin.clone(),

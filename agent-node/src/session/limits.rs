@@ -33,5 +33,8 @@ pub(crate) const MAX_METADATA_ENTRIES: usize = 32;
 /// Bytes of a call's metadata, keys and values together.
 pub(crate) const MAX_METADATA_BYTES: usize = 8 * 1024;
 
+/// Bytes of a call's test groups, headers and values together.
+pub(crate) const MAX_GROUP_BYTES: usize = 1024;
+
 /// Health checks that may stay unanswered before the plugin counts as hung.
 pub(crate) const MAX_MISSED_CHECKS: u32 = 3;

@@ -2,13 +2,15 @@
 
 use bytes::BytesMut;
 use mesh_core::error::ErrorCode;
+use mesh_core::split::MOST_GROUPS;
 use mesh_proto::common;
 use mesh_proto::plugin::{HostFrame, host_frame};
 
 use super::action::Action;
 use super::ids::IdMap;
 use super::limits::{
-    INITIAL_CREDIT, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_OWN_CALLS, MAX_OWN_UPLOAD_BYTES,
+    INITIAL_CREDIT, MAX_GROUP_BYTES, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_OWN_CALLS,
+    MAX_OWN_UPLOAD_BYTES,
 };
 use super::machine::{Machine, payload_too_large};
 
@@ -181,6 +183,15 @@ impl<C> Machine<C> {
                 "metadata has {} entries and {bytes} bytes; {MAX_METADATA_ENTRIES} entries and \
                  {MAX_METADATA_BYTES} bytes are allowed",
                 call.metadata.len()
+            );
+            return Some((ErrorCode::InvalidArgument, text));
+        }
+        let bytes: usize = call.groups.iter().map(|(k, v)| k.len() + v.len()).sum();
+        if call.groups.len() > MOST_GROUPS || bytes > MAX_GROUP_BYTES {
+            let text = format!(
+                "groups has {} entries and {bytes} bytes; {MOST_GROUPS} entries and {MAX_GROUP_BYTES} \
+                 bytes are allowed",
+                call.groups.len()
             );
             return Some((ErrorCode::InvalidArgument, text));
         }

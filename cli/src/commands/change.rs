@@ -63,7 +63,7 @@ pub async fn unload(args: UnloadArgs, output: Output) -> Result<(), Failure> {
     show("unloaded", &change.name, &mut admin, answer, output).await
 }
 
-async fn show(
+pub(super) async fn show(
     what: &str,
     name: &str,
     admin: &mut Admin,
@@ -80,8 +80,12 @@ async fn show(
         return output::json(&json!({
             "changed": answer.changed,
             "affected": answer.affected,
+            "notes": answer.notes,
             "revision": format!("{}.{}", revision.epoch, revision.sequence),
         }));
+    }
+    for text in &answer.notes {
+        output::note(format!("note: {text}"));
     }
     if answer.changed.is_empty() {
         return output::line(format!("{name} was {what} already"));

@@ -59,6 +59,8 @@ fn as_json(update: &TableUpdate) -> Value {
         "removed_specs": update.removed_specs,
         "removed_instances": update.removed_instances,
         "removed_nodes": update.removed_nodes,
+        "splits": update.splits,
+        "removed_splits": update.removed_splits,
     })
 }
 
@@ -99,6 +101,15 @@ fn lines(update: &TableUpdate, known: &mut Known) -> Vec<String> {
     }
     for node in &update.removed_nodes {
         lines.push(format!("{time} node {node} is gone"));
+    }
+    for split in &update.splits {
+        lines.push(format!(
+            "{time} calls of {} are split: {split}",
+            split.plugin
+        ));
+    }
+    for plugin in &update.removed_splits {
+        lines.push(format!("{time} calls of {plugin} are no longer split"));
     }
     lines
 }

@@ -9,10 +9,11 @@ use mesh_core::id::PluginName;
 use mesh_engine::engine::{Change, Engine, Operation, Outcome, PluginFilter, Supposition};
 use mesh_proto::admin::mesh_admin_server::MeshAdmin;
 use mesh_proto::admin::{
-    DisablePluginRequest, EnablePluginRequest, GetGraphRequest, GetGraphResponse, GetImpactRequest,
-    GetImpactResponse, GetPluginRequest, GetPluginResponse, ListNodesRequest, ListNodesResponse,
-    ListPluginsRequest, ListPluginsResponse, PluginChangeResponse, UnloadPluginRequest, Upgrade,
-    WatchRequest, WatchResponse, get_impact_request,
+    ClearSplitRequest, DisablePluginRequest, EnablePluginRequest, GetGraphRequest,
+    GetGraphResponse, GetImpactRequest, GetImpactResponse, GetPluginRequest, GetPluginResponse,
+    ListNodesRequest, ListNodesResponse, ListPluginsRequest, ListPluginsResponse,
+    ListSplitsRequest, ListSplitsResponse, PluginChangeResponse, SetSplitRequest,
+    UnloadPluginRequest, Upgrade, WatchRequest, WatchResponse, get_impact_request,
 };
 use mesh_proto::convert::WireError;
 use tokio::sync::mpsc;
@@ -129,6 +130,30 @@ impl MeshAdmin for Services {
             .await
     }
 
+    async fn set_split(
+        &self,
+        request: Request<SetSplitRequest>,
+    ) -> Result<Response<PluginChangeResponse>, Status> {
+        let by = request.remote_addr();
+        changed(self.split(request.into_inner(), by).await)
+    }
+
+    async fn clear_split(
+        &self,
+        request: Request<ClearSplitRequest>,
+    ) -> Result<Response<PluginChangeResponse>, Status> {
+        let by = request.remote_addr();
+        changed(self.clear(request.into_inner(), by).await)
+    }
+
+    async fn list_splits(
+        &self,
+        request: Request<ListSplitsRequest>,
+    ) -> Result<Response<ListSplitsResponse>, Status> {
+        let splits = self.splits(request.into_inner()).await;
+        splits.map(Response::new).map_err(refuse)
+    }
+
     type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -171,19 +196,18 @@ impl Services {
         reason: String,
         by: Option<SocketAddr>,
     ) -> Result<Response<PluginChangeResponse>, Status> {
-        let changed = self.carry_out(name, change, reason, by).await;
-        let outcome = changed.map_err(refuse)?;
-        Ok(Response::new(view::outcome(outcome)))
+        changed(self.carry_out("name", name, change, reason, by).await)
     }
 
-    async fn carry_out(
+    pub(super) async fn carry_out(
         &self,
+        field: &str,
         name: &str,
         change: Change,
         reason: String,
         by: Option<SocketAddr>,
     ) -> Result<Outcome, MeshError> {
-        let plugin = plugin_name("name", name)?;
+        let plugin = plugin_name(field, name)?;
         if reason.len() > MAX_REASON {
             let problem = format!("has {} bytes, {MAX_REASON} is the most", reason.len());
             return Err(WireError::new("reason", problem).into());
@@ -197,7 +221,7 @@ impl Services {
         };
         tracing::info!(
             plugin = name,
-            ?change,
+            change = ?operation.change,
             by = operation.by,
             "an operator wants a change"
         );
@@ -205,12 +229,17 @@ impl Services {
     }
 }
 
+fn changed(outcome: Result<Outcome, MeshError>) -> Result<Response<PluginChangeResponse>, Status> {
+    let outcome = outcome.map_err(refuse)?;
+    Ok(Response::new(view::outcome(outcome)))
+}
+
 fn field<T: FromStr<Err: std::fmt::Display>>(field: &str, text: &str) -> Result<T, MeshError> {
     let parsed = text.parse();
     parsed.map_err(|error| WireError::new(field, error).into())
 }
 
-fn plugin_name(name: &str, text: &str) -> Result<PluginName, MeshError> {
+pub(super) fn plugin_name(name: &str, text: &str) -> Result<PluginName, MeshError> {
     if text.is_empty() {
         return Err(WireError::new(name, "is empty: name a plugin").into());
     }
@@ -234,7 +263,7 @@ fn supposition(request: GetImpactRequest) -> Result<Supposition, MeshError> {
     })
 }
 
-fn unknown(plugin: &PluginName) -> MeshError {
+pub(super) fn unknown(plugin: &PluginName) -> MeshError {
     let text = format!("there is no plugin {plugin}; list those that are there");
     MeshError::new(ErrorCode::NotFound, text)
 }

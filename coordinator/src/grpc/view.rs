@@ -1,6 +1,8 @@
 //! What operators are shown, on the wire.
 
-use mesh_engine::engine::{Affected, GraphNode, GraphView, Impact, NodeView, Outcome, PluginView};
+use mesh_engine::engine::{
+    Affected, GraphNode, GraphView, Impact, NodeView, Outcome, PluginView, SplitShare, SplitView,
+};
 use mesh_proto::{admin, control};
 
 pub(super) fn plugin(own: PluginView) -> admin::PluginView {
@@ -64,5 +66,22 @@ pub(super) fn outcome(own: Outcome) -> admin::PluginChangeResponse {
         changed: own.changed.iter().map(ToString::to_string).collect(),
         affected: own.affected.iter().map(ToString::to_string).collect(),
         revision: Some(own.revision.into()),
+        notes: own.notes,
+    }
+}
+
+pub(super) fn split(own: SplitView) -> admin::SplitView {
+    let share = |own: SplitShare| admin::SplitShare {
+        version: own.version.to_string(),
+        weight: own.weight,
+        active: u32::try_from(own.active).unwrap_or(u32::MAX),
+    };
+    admin::SplitView {
+        plugin: own.plugin.to_string(),
+        shares: own.shares.into_iter().map(share).collect(),
+        groups: own.groups.into_iter().map(Into::into).collect(),
+        by: own.by,
+        reason: own.reason,
+        since_ms: own.since.0,
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use mesh_core::call::{Caller, TraceContext};
 use mesh_core::error::{ErrorCode, MeshError, Place};
+use mesh_core::split::{Group, Groups, MOST_GROUPS};
 use mesh_proto::common;
 use rmcp::RoleServer;
 use rmcp::model::{ProgressNotificationParam, ProgressToken};
@@ -80,6 +81,7 @@ pub async fn run(
             ..Caller::default()
         },
         want_progress: token.is_some(),
+        groups: groups(shared.table().groups(), context),
         ..CallRequest::new(call.route.capability.clone(), call.payload)
     };
     // Dropping the stream before its end cancels the call at the plugin.
@@ -122,6 +124,21 @@ pub async fn run(
             Err(error)
         }
     }
+}
+
+/// The test groups that the client's headers put a request into. No other header is passed on.
+fn groups(known: &[Group], context: &RequestContext<RoleServer>) -> Groups {
+    if known.is_empty() {
+        return Groups::new();
+    }
+    let parts = context.extensions.get::<Parts>();
+    let is_in = |group: &&Group| {
+        let value = parts.and_then(|parts| parts.headers.get(&group.header));
+        value.is_some_and(|value| value.as_bytes() == group.value.as_bytes())
+    };
+    let found = known.iter().filter(is_in).take(MOST_GROUPS);
+    let owned = |group: &Group| (group.header.clone(), group.value.clone());
+    found.map(owned).collect()
 }
 
 /// The ticket of a call, if the request is one.

@@ -103,6 +103,7 @@ impl Coordinator {
             changed: vec![plugin],
             affected: Vec::new(),
             revision: Some(revision.into()),
+            ..admin::PluginChangeResponse::default()
         }))
     }
 }
@@ -190,6 +191,27 @@ impl MeshAdmin for Coordinator {
         &self,
         _: Request<admin::UnloadPluginRequest>,
     ) -> Result<Response<admin::PluginChangeResponse>, Status> {
+        not_here()
+    }
+
+    async fn set_split(
+        &self,
+        _: Request<admin::SetSplitRequest>,
+    ) -> Result<Response<admin::PluginChangeResponse>, Status> {
+        not_here()
+    }
+
+    async fn clear_split(
+        &self,
+        _: Request<admin::ClearSplitRequest>,
+    ) -> Result<Response<admin::PluginChangeResponse>, Status> {
+        not_here()
+    }
+
+    async fn list_splits(
+        &self,
+        _: Request<admin::ListSplitsRequest>,
+    ) -> Result<Response<admin::ListSplitsResponse>, Status> {
         not_here()
     }
 

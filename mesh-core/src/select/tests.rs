@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::revision::Revision;
+use crate::split::Group;
 use crate::state::InstanceState;
 use crate::table::tests::{manifest, revision, route};
 use crate::table::{InstanceRoute, NodeRoute, SpecId, TableUpdate};
@@ -51,7 +52,7 @@ struct Ask<'a> {
     zone: &'a str,
     prefer: &'a [Near],
     key: Option<u64>,
-    splits: Vec<Split>,
+    groups: &'a [(&'a str, &'a str)],
     signals: Vec<(u64, Signal)>,
     seed: u64,
 }
@@ -64,7 +65,7 @@ const ASK: Ask<'static> = Ask {
     zone: "",
     prefer: &[Near::Node, Near::Zone],
     key: None,
-    splits: Vec::new(),
+    groups: &[],
     signals: Vec::new(),
     seed: 0,
 };
@@ -96,6 +97,10 @@ impl Ask<'_> {
         let requirement: Option<Requirement> = self.requirement.map(|text| text.parse().unwrap());
         let node = NodeId::new(self.node).unwrap();
         let avoid: Vec<_> = self.avoid.iter().map(|number| id(*number)).collect();
+        let own = |text: &str| text.to_owned();
+        let groups = self.groups.iter();
+        let groups = groups.map(|(header, value)| (own(header), own(value)));
+        let groups: Groups = groups.collect();
         let wish = Wish {
             target: Target {
                 plugin: plugin.as_ref(),
@@ -109,7 +114,7 @@ impl Ask<'_> {
                 prefer: self.prefer,
             },
             key: self.key,
-            splits: &self.splits,
+            groups: &groups,
             seed: self.seed,
         };
         static KNOWN: LazyLock<HashMap<InstanceId, u64>> =
@@ -280,8 +285,31 @@ fn those_that_are_left_out_come_last_the_silent_after_the_rest() {
     }
 }
 
+/// The table with a split of plugin a.
+fn split(table: &Table, shares: &[(&str, u32)], groups: &[(&str, &str, &str)]) -> Table {
+    let group = |(header, value, version): &(&str, &str, &str)| Group {
+        header: (*header).to_owned(),
+        value: (*value).to_owned(),
+        version: version.parse().unwrap(),
+    };
+    let shares = shares.iter();
+    let shares = shares.map(|(version, weight)| (version.parse().unwrap(), *weight));
+    let split = Split {
+        plugin: PluginName::new("a").unwrap(),
+        shares: shares.collect(),
+        groups: groups.iter().map(group).collect(),
+    };
+    let update = TableUpdate {
+        from: Some(table.revision()),
+        to: revision(table.revision().sequence + 1),
+        splits: vec![split],
+        ..TableUpdate::default()
+    };
+    table.apply(&update).unwrap()
+}
+
 #[test]
-fn shares_of_versions_are_kept_and_a_version_without_instance_has_none() {
+fn a_split_shares_calls_among_the_versions_that_are_there() {
     let table = table(&[
         ("a", "1.0.0", "m", Active),
         ("a", "1.0.0", "n", Active),
@@ -289,19 +317,10 @@ fn shares_of_versions_are_kept_and_a_version_without_instance_has_none() {
         ("a", "3.0.0", "m", Active),
         ("b", "1.0.0", "m", Active),
     ]);
-    let split = |version: &str, weight| Split {
-        plugin: PluginName::new("a").unwrap(),
-        version: version.parse().unwrap(),
-        weight,
-    };
+    let shares = [("1.0.0", 3), ("2.0.0", 1), ("9.0.0", 50), ("3.0.0", 0)];
+    let table = split(&table, &shares, &[]);
     let ask = Ask {
         plugin: Some("a"),
-        splits: vec![
-            split("1.0.0", 3),
-            split("2.0.0", 1),
-            split("9.0.0", 50),
-            split("3.0.0", 0),
-        ],
         ..ASK
     };
     let counts = ask.spread(&table, 4_000);
@@ -309,6 +328,8 @@ fn shares_of_versions_are_kept_and_a_version_without_instance_has_none() {
         (2_850..3_150).contains(&(counts[&0] + counts[&1])),
         "{counts:?}"
     );
+    // Which instance of a version is drawn has nothing to do with which version was.
+    assert!((1_350..1_650).contains(&counts[&0]), "{counts:?}");
     assert!((850..1_150).contains(&counts[&2]), "{counts:?}");
     assert!(!counts.contains_key(&3));
     // A requirement goes before, and without a share for what is left the newest serves.
@@ -324,6 +345,58 @@ fn shares_of_versions_are_kept_and_a_version_without_instance_has_none() {
         ..ask
     };
     assert_eq!(sticky.spread(&table, 50).len(), 1);
+}
+
+#[test]
+fn the_share_of_what_is_not_active_moves_to_the_rest() {
+    let rows = |one, two| table(&[("a", "1.0.0", "m", one), ("a", "2.0.0", "m", two)]);
+    let half = [("1.0.0", 1), ("2.0.0", 1)];
+    let serves = |table: &Table, shares: &[(&str, u32)]| {
+        ASK.spread(&split(table, shares, &[]), 40)
+            .into_keys()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(serves(&rows(Active, Active), &half), [0, 1]);
+    assert_eq!(serves(&rows(Active, Degraded), &half), [0]);
+    assert_eq!(serves(&rows(Degraded, Degraded), &half), [0, 1]);
+    assert_eq!(serves(&rows(Blocked, Active), &half), [1]);
+    // Rather one without a share than none.
+    let old = [("1.0.0", 1), ("2.0.0", 0)];
+    assert_eq!(serves(&rows(Blocked, Active), &old), [1]);
+    assert_eq!(serves(&rows(Active, Active), &old), [0]);
+    assert_eq!(
+        serves(&rows(Active, Active), &[("3.0.0", 1)]),
+        [1],
+        "as without a split"
+    );
+}
+
+#[test]
+fn a_test_group_is_served_by_its_own_version_while_that_is_there_and_allowed() {
+    let rows = [
+        ("a", "1.0.0", "m", Active),
+        ("a", "2.0.0", "m", Active),
+        ("a", "3.0.0", "m", Blocked),
+    ];
+    let groups = [("x", "beta", "2.0.0"), ("x", "gone", "3.0.0")];
+    let table = split(&table(&rows), &[("1.0.0", 1), ("2.0.0", 0)], &groups);
+    let serves = |groups: &[(&str, &str)], requirement| {
+        let ask = Ask {
+            groups,
+            requirement,
+            ..ASK
+        };
+        ask.spread(&table, 20).into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(serves(&[], None), [0]);
+    assert_eq!(serves(&[("x", "beta")], None), [1]);
+    assert_eq!(serves(&[("x", "other"), ("y", "beta")], None), [0]);
+    assert_eq!(
+        serves(&[("x", "beta")], Some("^1")),
+        [0],
+        "only what is accepted"
+    );
+    assert_eq!(serves(&[("x", "gone")], None), [0], "only what takes calls");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::capability::{Capability, CapabilityEntry};
 use crate::id::{InstanceId, NodeId, PluginName};
 use crate::manifest::Manifest;
 use crate::revision::Revision;
+use crate::split::{Group, Split};
 
 /// One immutable state of the table. Cloning it and applying a small update to it are cheap, however
 /// large it is.
@@ -23,6 +24,9 @@ pub struct Table {
     nodes: ChunkMap<NodeId, Arc<NodeRoute>>,
     plugins: ChunkMap<PluginName, Arc<Vec<InstanceId>>>,
     providers: ChunkMap<Capability, Arc<Providers>>,
+    splits: ChunkMap<PluginName, Arc<Split>>,
+    /// The test groups of all splits, each once.
+    groups: Arc<[Group]>,
 }
 
 /// Who provides one capability: the two lists run side by side, by instance.
@@ -148,6 +152,23 @@ impl Table {
             .map_or(&[], |found| &found.rows)
     }
 
+    /// The traffic split of a plugin.
+    #[must_use]
+    pub fn split(&self, plugin: &PluginName) -> Option<&Split> {
+        self.splits.get(plugin).map(|split| &**split)
+    }
+
+    /// All traffic splits, by plugin.
+    pub fn splits(&self) -> impl Iterator<Item = &Split> {
+        self.splits.values().map(|split| &**split)
+    }
+
+    /// The test groups that some split names, each header and value once.
+    #[must_use]
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
     /// The whole as an update that makes the same table from any older one.
     #[must_use]
     pub fn to_snapshot(&self) -> TableUpdate {
@@ -161,6 +182,7 @@ impl Table {
                 .collect(),
             instances: self.instances().cloned().collect(),
             nodes: self.nodes().cloned().collect(),
+            splits: self.splits().cloned().collect(),
             ..TableUpdate::default()
         }
     }
@@ -231,6 +253,29 @@ impl Table {
         for instance in touched {
             self.enter_index(instance);
         }
+        self.change_splits(update);
+    }
+
+    fn change_splits(&mut self, update: &TableUpdate) {
+        if update.splits.is_empty() && update.removed_splits.is_empty() {
+            return;
+        }
+        for plugin in &update.removed_splits {
+            self.splits.remove(plugin);
+        }
+        for split in &update.splits {
+            self.splits
+                .insert(split.plugin.clone(), Arc::new(split.clone()));
+        }
+        let mut groups: Vec<Group> = Vec::new();
+        for group in self.splits().flat_map(|split| &split.groups) {
+            let is_same =
+                |known: &Group| (&known.header, &known.value) == (&group.header, &group.value);
+            if !groups.iter().any(is_same) {
+                groups.push(group.clone());
+            }
+        }
+        self.groups = groups.into();
     }
 
     /// The nodes whose zone an update changes.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::capability::Capability;
 use crate::manifest::{CapabilityDraft, ManifestDraft};
+use crate::split::Group;
 
 pub(crate) fn manifest(name: &str, version: &str, services: &[&str]) -> Arc<Manifest> {
     let capability = |service: &&str| CapabilityDraft {
@@ -61,6 +62,8 @@ enum Change {
     RemoveSpec(usize),
     RemoveInstance(u64),
     RemoveNode(u8),
+    /// Plugin `p` and a number gets this weight and, when that is odd, a test group; 0: none.
+    Split(u8, u32),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -72,6 +75,7 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (0..4usize).prop_map(Change::RemoveSpec),
         3 => (0..12u64).prop_map(Change::RemoveInstance),
         1 => (0..4u8).prop_map(Change::RemoveNode),
+        2 => (0..3u8, 0..4u32).prop_map(|(plugin, weight)| Change::Split(plugin, weight)),
     ]
 }
 
@@ -81,6 +85,7 @@ struct Model {
     specs: BTreeMap<SpecId, Arc<Manifest>>,
     instances: BTreeMap<InstanceId, InstanceRoute>,
     nodes: BTreeMap<NodeId, NodeRoute>,
+    splits: BTreeMap<PluginName, Split>,
 }
 
 impl Model {
@@ -98,6 +103,7 @@ impl Model {
                 Change::Spec(spec) | Change::RemoveSpec(spec) => (0, *spec as u64),
                 Change::Instance(id, ..) | Change::RemoveInstance(id) => (1, *id),
                 Change::Node(node) | Change::RemoveNode(node) => (2, u64::from(*node)),
+                Change::Split(plugin, _) => (3, u64::from(*plugin)),
             };
             if !named.insert(key) {
                 continue;
@@ -139,6 +145,31 @@ impl Model {
                     self.nodes.remove(&node);
                     update.removed_nodes.push(node);
                 }
+                Change::Split(plugin, weight) => {
+                    let plugin = PluginName::new(&format!("p{plugin}")).unwrap();
+                    if *weight == 0 {
+                        self.splits.remove(&plugin);
+                        update.removed_splits.push(plugin);
+                        continue;
+                    }
+                    let version = semver::Version::new(1, 0, 0);
+                    let group = Group {
+                        header: "x".to_owned(),
+                        value: weight.to_string(),
+                        version: version.clone(),
+                    };
+                    let split = Split {
+                        plugin: plugin.clone(),
+                        shares: [(version, *weight)].into(),
+                        groups: if weight % 2 == 1 {
+                            vec![group]
+                        } else {
+                            Vec::new()
+                        },
+                    };
+                    self.splits.insert(plugin, split.clone());
+                    update.splits.push(split);
+                }
             }
         }
         update
@@ -148,6 +179,12 @@ impl Model {
         assert!(table.instances().eq(self.instances.values()));
         assert!(table.nodes().eq(self.nodes.values()));
         assert!(table.manifests().map(|(id, _)| id).eq(self.specs.keys()));
+        assert!(table.splits().eq(self.splits.values()));
+        let groups = self.splits.values().flat_map(|split| &split.groups);
+        let groups: BTreeSet<&str> = groups.map(|group| &*group.value).collect();
+        let known = table.groups().iter().map(|group| &*group.value);
+        assert_eq!(known.clone().collect::<BTreeSet<_>>(), groups);
+        assert_eq!(known.count(), groups.len());
         // The index equals a scan.
         let mut providers = BTreeMap::<Capability, Vec<InstanceId>>::new();
         let mut plugins = BTreeMap::<PluginName, Vec<InstanceId>>::new();

@@ -1,5 +1,6 @@
 //! What the engine is told, and what it wants done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::record::{Facts, Key};
@@ -7,8 +8,10 @@ use mesh_core::error::MeshError;
 use mesh_core::id::{InstanceId, PluginName};
 use mesh_core::manifest::Manifest;
 use mesh_core::revision::{Revision, Timestamp};
+use mesh_core::split::Group;
 use mesh_core::state::Phase;
 use mesh_core::table::{NodeRoute, TableUpdate};
+use semver::Version;
 
 /// One agent's session at this coordinator, unique within its run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -189,7 +192,7 @@ pub struct Operation {
 }
 
 /// What shall be done with a plugin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// It takes calls again, and is started again after an unload.
     Enable,
@@ -200,6 +203,15 @@ pub enum Change {
         /// Those who need it are unloaded, too, before it.
         cascade: bool,
     },
+    /// Its versions get these shares of its calls.
+    Split {
+        /// What each version gets, in relation to the others.
+        shares: BTreeMap<Version, u32>,
+        /// Requests that prefer a version.
+        groups: Vec<Group>,
+    },
+    /// Its newest version gets all calls again.
+    ClearSplit,
 }
 
 /// What an operator's change did.
@@ -209,6 +221,8 @@ pub struct Outcome {
     pub changed: Vec<PluginName>,
     /// Plugins that lost a dependency by it.
     pub affected: Vec<PluginName>,
+    /// What a person should know of it, each as a line.
+    pub notes: Vec<String>,
     /// The revision from which on it holds.
     pub revision: Revision,
 }

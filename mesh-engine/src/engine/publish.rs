@@ -36,6 +36,7 @@ impl Publisher {
         self.changed.instances.extend(&changes.instances);
         self.changed.specs.extend(changes.specs.iter().cloned());
         self.changed.nodes.extend(changes.nodes.iter().cloned());
+        self.changed.splits.extend(changes.splits.iter().cloned());
     }
 
     /// Notes all in which two registries differ.
@@ -62,6 +63,9 @@ impl Publisher {
         let names = before.nodes.keys().chain(after.nodes.keys());
         let changed = names.filter(|name| node(before, name) != node(after, name));
         self.changed.nodes.extend(changed.cloned());
+        let plugins = before.splits.keys().chain(after.splits.keys());
+        let changed = plugins.filter(|plugin| before.split(plugin) != after.split(plugin));
+        self.changed.splits.extend(changed.cloned());
     }
 }
 
@@ -134,6 +138,12 @@ impl Engine {
             match self.registry.nodes.get(&node) {
                 Some(stored) => update.nodes.push(stored.record.route.clone()),
                 None => update.removed_nodes.push(node),
+            }
+        }
+        for plugin in changed.splits {
+            match self.registry.split(&plugin) {
+                Some(split) => update.splits.push(split),
+                None => update.removed_splits.push(plugin),
             }
         }
         self.publisher.published = to;

@@ -13,11 +13,12 @@ use super::derive::{Derived, Hold};
 use crate::graph::{Graph, label};
 use crate::record::{
     CoordinatorRecord, EpochRecord, InstanceRecord, Key, LeaseRecord, NodeRecord, Record,
-    RecordError, Wish, WishRecord,
+    RecordError, SplitRecord, Wish, WishRecord,
 };
 use mesh_core::id::{Generation, InstanceId, NodeId, PluginName};
 use mesh_core::manifest::Manifest;
 use mesh_core::revision::Timestamp;
+use mesh_core::split::Split;
 use mesh_core::state::InstanceState;
 use mesh_core::table::SpecId;
 
@@ -70,6 +71,8 @@ pub(super) struct Changes {
     pub instances: BTreeSet<InstanceId>,
     pub specs: BTreeSet<SpecId>,
     pub nodes: BTreeSet<NodeId>,
+    /// Plugins whose calls are shared out otherwise.
+    pub splits: BTreeSet<PluginName>,
 }
 
 /// What must be judged anew.
@@ -86,6 +89,7 @@ pub(super) struct Registry {
     pub nodes: BTreeMap<NodeId, Stored<NodeRecord>>,
     pub instances: BTreeMap<InstanceId, Slot>,
     pub wishes: BTreeMap<PluginName, Stored<WishRecord>>,
+    pub splits: BTreeMap<PluginName, Stored<SplitRecord>>,
     pub coordinators: BTreeMap<NodeId, Stored<CoordinatorRecord>>,
     epoch: Option<Stored<EpochRecord>>,
     pub lease: Option<Stored<LeaseRecord>>,
@@ -160,6 +164,7 @@ impl Registry {
             Key::Node(node) => self.nodes.get(node).map(|stored| stored.sequence),
             Key::Instance(id) => self.instances.get(id).map(|slot| slot.stored.sequence),
             Key::Wish(plugin) => self.wishes.get(plugin).map(|stored| stored.sequence),
+            Key::Split(plugin) => self.splits.get(plugin).map(|stored| stored.sequence),
             Key::Coordinator(name) => self.coordinators.get(name).map(|stored| stored.sequence),
             Key::Epoch => self.epoch.as_ref().map(|stored| stored.sequence),
             Key::Lease => self.lease.as_ref().map(|stored| stored.sequence),
@@ -221,6 +226,22 @@ impl Registry {
                     self.wishes.insert(plugin.clone(), stored);
                 }
                 self.touch_plugin(plugin, &mut work);
+            }
+            (Key::Split(plugin), value) => {
+                let before = self.splits.remove(plugin);
+                if let Some(Record::Split(record)) = value {
+                    let stored = Stored {
+                        record,
+                        sequence,
+                        at,
+                    };
+                    self.splits.insert(plugin.clone(), stored);
+                }
+                let before = before.as_ref().map(|stored| &stored.record.split);
+                if before != self.split(plugin).as_ref() {
+                    changes.splits.insert(plugin.clone());
+                }
+                return;
             }
             // Nobody's state follows from it.
             (Key::Coordinator(name), value) => {
@@ -384,6 +405,12 @@ impl Registry {
                 .extend(state.into_iter().flat_map(|state| &state.instances));
             work.specs.insert(spec.clone());
         }
+    }
+
+    /// Which versions of a plugin get which shares of its calls, as the table has it.
+    pub fn split(&self, plugin: &PluginName) -> Option<Split> {
+        let stored = self.splits.get(plugin)?;
+        Some(stored.record.split.clone())
     }
 
     /// What operators want of a plugin.

@@ -1,5 +1,5 @@
-//! Operators' requests: enable, disable, unload. A request becomes wishes, written one after the
-//! other, and is answered when the last of them is stored.
+//! Operators' requests: enable, disable, unload, split. A request becomes records, written one after
+//! the other, and is answered when the last of them is stored.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,17 +12,19 @@ use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_core::id::PluginName;
 use mesh_core::manifest::Manifest;
 use mesh_core::revision::Timestamp;
+use mesh_core::split::Split;
 
 /// How long a request may take, in milliseconds.
 const TIMEOUT_MS: u64 = 5_000;
 /// How much of what was unloaded is kept to be shown, in bytes of JSON.
 const KEPT_BYTES: usize = 512 * 1024;
 
-/// One wish that a request writes; `None`: the wish is taken back.
+/// One record that a request writes.
 #[derive(Debug)]
-struct Intent {
-    plugin: PluginName,
-    wish: Option<WishRecord>,
+pub(super) struct Intent {
+    pub key: Key,
+    /// `None`: it is deleted.
+    pub record: Option<Record>,
 }
 
 #[derive(Debug)]
@@ -31,23 +33,21 @@ struct Request {
     plan: VecDeque<Intent>,
     changed: Vec<PluginName>,
     affected: Vec<PluginName>,
+    notes: Vec<String>,
     until: Timestamp,
 }
-
-/// What a request did: `changed` and `affected` of its [`Outcome`].
-type Done = (Vec<PluginName>, Vec<PluginName>);
 
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     open: BTreeMap<RequestId, Request>,
-    /// Which request writes the wish of a plugin.
-    writing: BTreeMap<PluginName, RequestId>,
-    answers: Vec<(RequestId, Result<Done, MeshError>)>,
+    /// Which request writes a key.
+    writing: BTreeMap<Key, RequestId>,
+    answers: Vec<(RequestId, Result<Request, MeshError>)>,
 }
 
 impl Engine {
-    pub(super) fn requested(&mut self, id: RequestId, operation: &Operation, now: Timestamp) {
-        match self.plan(operation, now) {
+    pub(super) fn requested(&mut self, id: RequestId, operation: Operation, now: Timestamp) {
+        match self.plan(&operation, now) {
             Ok(request) => {
                 self.requests.open.insert(id, request);
                 self.go_on(id);
@@ -67,57 +67,87 @@ impl Engine {
             return Err(unreachable_store());
         }
         let plugin = &operation.plugin;
-        let here = self.registry.graph.specs_of(plugin).next().is_some();
-        if !here && !self.registry.wishes.contains_key(plugin) {
+        if !self.registry.is_known(plugin) {
             let text = format!("there is no plugin {plugin}; list those that are there");
             return Err(MeshError::new(ErrorCode::NotFound, text));
         }
+        let mut request = Request {
+            plan: VecDeque::new(),
+            changed: Vec::new(),
+            affected: Vec::new(),
+            notes: Vec::new(),
+            until: Timestamp(now.0.saturating_add(TIMEOUT_MS)),
+        };
+        match &operation.change {
+            Change::Enable | Change::Disable | Change::Unload { .. } => {
+                self.plan_wishes(operation, &mut request, now)?;
+            }
+            Change::Split { shares, groups } => {
+                let split = Split {
+                    plugin: plugin.clone(),
+                    shares: shares.clone(),
+                    groups: groups.clone(),
+                };
+                request.notes = self.registry.check_split(&split)?;
+                request
+                    .plan
+                    .extend(self.split_intent(split, operation, now));
+            }
+            Change::ClearSplit => request.plan.extend(self.clear_split_intent(plugin)),
+        }
+        let planned = |it: &PluginName| {
+            it == plugin || request.plan.iter().any(|to| to.key.wished() == Some(it))
+        };
+        let mut busy = self.requests.writing.keys().filter_map(Key::wished);
+        if let Some(busy) = busy.find(|busy| planned(busy)) {
+            let text = format!("another change of {busy} is under way: try again in a moment");
+            return Err(MeshError::new(ErrorCode::Unavailable, text));
+        }
+        Ok(request)
+    }
+
+    fn plan_wishes(
+        &self,
+        operation: &Operation,
+        request: &mut Request,
+        now: Timestamp,
+    ) -> Result<(), MeshError> {
+        let plugin = &operation.plugin;
         let losers = self
             .registry
             .losers_without(&BTreeSet::from([plugin.clone()]));
         let mut affected: Vec<PluginName> = losers.iter().map(|it| it.plugin.clone()).collect();
         affected.dedup();
         let plugins = match operation.change {
-            Change::Enable => {
-                affected.clear();
-                vec![plugin.clone()]
-            }
-            Change::Disable => vec![plugin.clone()],
             Change::Unload { cascade: true } => {
                 let plugins = self.registry.cascade(plugin);
                 affected.retain(|plugin| !plugins.contains(plugin));
                 plugins
             }
-            Change::Unload { cascade: false } if losers.is_empty() => vec![plugin.clone()],
-            Change::Unload { cascade: false } => return Err(still_required(plugin, &losers)),
+            Change::Unload { cascade: false } if !losers.is_empty() => {
+                return Err(still_required(plugin, &losers));
+            }
+            Change::Enable => {
+                affected.clear();
+                vec![plugin.clone()]
+            }
+            _ => vec![plugin.clone()],
         };
-        if let Some(busy) = plugins
-            .iter()
-            .find(|it| self.requests.writing.contains_key(*it))
-        {
-            let text = format!("another change of {busy} is under way: try again in a moment");
-            return Err(MeshError::new(ErrorCode::Unavailable, text));
-        }
         let intents = plugins
             .into_iter()
             .filter_map(|it| self.intent(it, operation, now));
-        let plan: VecDeque<Intent> = intents.collect();
-        if plan.is_empty() {
-            // It is as wanted already.
-            affected.clear();
+        request.plan.extend(intents);
+        // Else it is as wanted already.
+        if !request.plan.is_empty() {
+            request.affected = affected;
         }
-        Ok(Request {
-            plan,
-            changed: Vec::new(),
-            affected,
-            until: Timestamp(now.0.saturating_add(TIMEOUT_MS)),
-        })
+        Ok(())
     }
 
     /// The wish that a plugin gets; `None`: it has it already.
     fn intent(&self, plugin: PluginName, operation: &Operation, now: Timestamp) -> Option<Intent> {
         let has = self.registry.wish(&plugin);
-        let wish = match (operation.change, has) {
+        let wish = match (&operation.change, has) {
             (Change::Enable, None | Some(Wish::Enabled))
             | (Change::Disable, Some(Wish::Disabled))
             | (Change::Unload { .. }, Some(Wish::Unloaded)) => return None,
@@ -125,8 +155,9 @@ impl Engine {
             (Change::Enable, Some(Wish::Unloaded)) => Some(Wish::Enabled),
             (Change::Disable, _) => Some(Wish::Disabled),
             (Change::Unload { .. }, _) => Some(Wish::Unloaded),
+            (Change::Split { .. } | Change::ClearSplit, _) => return None,
         };
-        let wish = wish.map(|wish| WishRecord {
+        let record = wish.map(|wish| WishRecord {
             wish,
             by: operation.by.clone(),
             reason: operation.reason.clone(),
@@ -136,7 +167,10 @@ impl Engine {
                 Wish::Enabled | Wish::Disabled => Vec::new(),
             },
         });
-        Some(Intent { plugin, wish })
+        Some(Intent {
+            key: Key::Wish(plugin),
+            record: record.map(Record::Wish),
+        })
     }
 
     /// What is kept of a plugin that is unloaded: its manifests, newest version first.
@@ -154,47 +188,45 @@ impl Engine {
         manifests
     }
 
-    /// Writes the next wish of a request, or notes its answer.
+    /// Writes the next record of a request, or notes its answer.
     fn go_on(&mut self, id: RequestId) {
         let Some(request) = self.requests.open.get(&id) else {
             return;
         };
         if let Some(next) = request.plan.front() {
-            let plugin = next.plugin.clone();
-            self.requests.writing.insert(plugin.clone(), id);
-            self.mark([Key::Wish(plugin)]);
+            let key = next.key.clone();
+            self.requests.writing.insert(key.clone(), id);
+            self.mark([key]);
         } else if let Some(request) = self.requests.open.remove(&id) {
-            let answer = Ok((request.changed, request.affected));
-            self.requests.answers.push((id, answer));
+            self.requests.answers.push((id, Ok(request)));
         }
     }
 
-    /// What the wish of a plugin shall be, if a request is writing it.
-    pub(super) fn wish_shall(&self, plugin: &PluginName) -> Option<Option<Record>> {
-        let request = self.requests.open.get(self.requests.writing.get(plugin)?)?;
-        let intent = request
-            .plan
-            .front()
-            .filter(|intent| intent.plugin == *plugin)?;
-        (!self.is_fulfilled(intent)).then(|| intent.wish.clone().map(Record::Wish))
+    /// What the record of a key shall be, if a request is writing it.
+    pub(super) fn wished_shall(&self, key: &Key) -> Option<Option<Record>> {
+        let request = self.requests.open.get(self.requests.writing.get(key)?)?;
+        let intent = request.plan.front().filter(|intent| intent.key == *key)?;
+        (!self.is_fulfilled(intent)).then(|| intent.record.clone())
     }
 
     fn is_fulfilled(&self, intent: &Intent) -> bool {
-        let stored = self
-            .registry
-            .wishes
-            .get(&intent.plugin)
-            .map(|stored| &stored.record);
-        match (&intent.wish, stored) {
-            (Some(wish), Some(stored)) => wish.is_same(stored),
-            (None, None) => true,
-            _ => false,
+        match (&intent.key, &intent.record) {
+            (Key::Wish(plugin), Some(Record::Wish(wish))) => {
+                let stored = self.registry.wishes.get(plugin);
+                stored.is_some_and(|stored| wish.is_same(&stored.record))
+            }
+            (Key::Split(plugin), Some(Record::Split(split))) => {
+                let stored = self.registry.splits.get(plugin);
+                stored.is_some_and(|stored| *split == stored.record)
+            }
+            (key, _) => self.registry.sequence_of(key) == 0,
         }
     }
 
-    pub(super) fn wish_stored(&mut self, plugin: &PluginName) {
-        self.sessions.direct_anew = true;
-        let Some(id) = self.requests.writing.get(plugin).copied() else {
+    /// A record was stored, or deleted, that operators may have asked for.
+    pub(super) fn wished_stored(&mut self, key: &Key) {
+        self.sessions.direct_anew |= matches!(key, Key::Wish(_));
+        let Some(id) = self.requests.writing.get(key).copied() else {
             return;
         };
         let request = self.requests.open.get(&id);
@@ -202,23 +234,25 @@ impl Engine {
         if !front.is_some_and(|intent| self.is_fulfilled(intent)) {
             return;
         }
-        self.requests.writing.remove(plugin);
+        self.requests.writing.remove(key);
         if let Some(request) = self.requests.open.get_mut(&id)
             && let Some(done) = request.plan.pop_front()
+            && let Some(plugin) = done.key.wished()
+            && request.changed.last() != Some(plugin)
         {
-            request.changed.push(done.plugin);
+            request.changed.push(plugin.clone());
         }
         self.go_on(id);
     }
 
-    pub(super) fn wish_failed(&mut self, plugin: &PluginName, error: &WriteError) {
+    pub(super) fn wished_failed(&mut self, key: &Key, error: &WriteError) {
         let (code, why) = match error {
             WriteError::Conflict => return,
             WriteError::Unavailable(why) => (ErrorCode::Disconnected, why),
             WriteError::Unknown(why) => (ErrorCode::OutcomeUnknown, why),
             WriteError::Refused(why) => (ErrorCode::TooLarge, why),
         };
-        if let Some(id) = self.requests.writing.get(plugin).copied() {
+        if let (Some(plugin), Some(id)) = (key.wished(), self.requests.writing.get(key).copied()) {
             let text = format!("the change of {plugin} could not be stored: {why}");
             self.give_up(id, MeshError::new(code, text));
         }
@@ -239,11 +273,11 @@ impl Engine {
     pub(super) fn tick_requests(&mut self, now: Timestamp) {
         let open = self.requests.open.iter();
         let late = open.filter(|(_, request)| request.until <= now);
-        let late: Vec<(RequestId, Option<PluginName>)> = late
-            .map(|(id, request)| (*id, request.plan.front().map(|it| it.plugin.clone())))
+        let late: Vec<(RequestId, Option<Key>)> = late
+            .map(|(id, request)| (*id, request.plan.front().map(|it| it.key.clone())))
             .collect();
-        for (id, plugin) in late {
-            let sent = plugin.is_some_and(|it| self.writes.is_in_flight(&Key::Wish(it)));
+        for (id, key) in late {
+            let sent = key.is_some_and(|key| self.writes.is_in_flight(&key));
             let text = format!("the store did not confirm the change within {TIMEOUT_MS} ms");
             let error = if sent {
                 let text = format!("{text}; it may still come: look before you try again");
@@ -266,10 +300,10 @@ impl Engine {
 
     /// The store was told from the start: what was written may have been among it.
     pub(super) fn requests_resynchronised(&mut self) {
-        let writing: Vec<PluginName> = self.requests.writing.keys().cloned().collect();
-        for plugin in writing {
-            self.wish_stored(&plugin);
-            self.mark([Key::Wish(plugin)]);
+        let writing: Vec<Key> = self.requests.writing.keys().cloned().collect();
+        for key in writing {
+            self.wished_stored(&key);
+            self.mark([key]);
         }
         self.sessions.direct_anew = true;
     }
@@ -277,9 +311,10 @@ impl Engine {
     pub(super) fn answer(&mut self) {
         let revision = self.latest();
         for (request, result) in std::mem::take(&mut self.requests.answers) {
-            let result = result.map(|(changed, affected)| Outcome {
-                changed,
-                affected,
+            let result = result.map(|done| Outcome {
+                changed: done.changed,
+                affected: done.affected,
+                notes: done.notes,
                 revision,
             });
             self.out.push(Command::Reply { request, result });

@@ -12,6 +12,7 @@ mod lifecycle;
 mod office;
 mod operators;
 mod properties;
+mod splits;
 mod store;
 mod suppose;
 

@@ -257,6 +257,12 @@ impl Engine {
                 .values()
                 .map(|it| it.record.route.clone())
                 .collect(),
+            splits: self
+                .registry
+                .splits
+                .keys()
+                .filter_map(|it| self.registry.split(it))
+                .collect(),
             ..TableUpdate::default()
         }
     }

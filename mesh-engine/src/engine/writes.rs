@@ -113,9 +113,7 @@ impl Engine {
                 60 * RETRY_MS
             }
         };
-        if let Key::Wish(plugin) = key {
-            self.wish_failed(plugin, error);
-        }
+        self.wished_failed(key, error);
         if wait == 0 {
             self.mark([key.clone()]);
         } else {
@@ -158,7 +156,9 @@ impl Engine {
             let shall = match &key {
                 Key::Node(node) => self.node_shall(node),
                 Key::Instance(id) => self.instance_shall(*id, now),
-                Key::Wish(plugin) => self.wish_shall(plugin).map_or(Shall::Stay, Shall::from),
+                Key::Wish(_) | Key::Split(_) => {
+                    self.wished_shall(&key).map_or(Shall::Stay, Shall::from)
+                }
                 Key::Coordinator(name) => match self.renewal(name, now) {
                     Some(record) => Shall::Be(Record::Coordinator(record)),
                     None => Shall::Stay,

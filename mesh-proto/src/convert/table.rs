@@ -1,10 +1,12 @@
 //! The routing table: revisions, routes and updates.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_core::id::Generation;
 use mesh_core::manifest::Manifest;
 use mesh_core::revision::{Revision, Timestamp};
+use mesh_core::split::{Group, Split};
 use mesh_core::state::{InstanceState, Phase};
 use mesh_core::table::{InstanceRoute, NodeRoute, SpecId, Table, TableUpdate};
 
@@ -139,6 +141,59 @@ impl TryFrom<control::NodeRoute> for NodeRoute {
     }
 }
 
+impl From<Group> for control::TestGroup {
+    fn from(own: Group) -> Self {
+        Self {
+            header: own.header,
+            value: own.value,
+            version: own.version.to_string(),
+        }
+    }
+}
+
+impl From<Split> for control::TrafficSplit {
+    fn from(own: Split) -> Self {
+        let share = |(version, weight): (semver::Version, u32)| control::VersionShare {
+            version: version.to_string(),
+            weight,
+        };
+        Self {
+            plugin: own.plugin.to_string(),
+            shares: own.shares.into_iter().map(share).collect(),
+            groups: own.groups.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<control::TrafficSplit> for Split {
+    type Error = WireError;
+    fn try_from(wire: control::TrafficSplit) -> Result<Self, WireError> {
+        let share =
+            |share: control::VersionShare| Ok((parsed("version", &share.version)?, share.weight));
+        let group = |group: control::TestGroup| {
+            Ok(Group {
+                version: parsed("version", &group.version)?,
+                header: group.header,
+                value: group.value,
+            })
+        };
+        let shares: Vec<(semver::Version, u32)> = each("shares", wire.shares, share)?;
+        let mut split = Self {
+            plugin: parsed("plugin", &wire.plugin)?,
+            shares: BTreeMap::new(),
+            groups: each("groups", wire.groups, group)?,
+        };
+        for (place, (version, weight)) in shares.into_iter().enumerate() {
+            if split.shares.contains_key(&version) {
+                let text = format!("names version {version} a second time");
+                return Err(WireError::new(format!("shares[{place}]"), text));
+            }
+            split.shares.insert(version, weight);
+        }
+        Ok(split)
+    }
+}
+
 impl From<TableUpdate> for control::TableUpdate {
     fn from(own: TableUpdate) -> Self {
         let spec = |(id, manifest): (SpecId, Arc<Manifest>)| control::PluginSpec {
@@ -158,6 +213,8 @@ impl From<TableUpdate> for control::TableUpdate {
                 .map(ToString::to_string)
                 .collect(),
             removed_nodes: own.removed_nodes.iter().map(ToString::to_string).collect(),
+            splits: own.splits.into_iter().map(Into::into).collect(),
+            removed_splits: own.removed_splits.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -195,6 +252,8 @@ pub fn table_update(wire: control::TableUpdate, known: &Table) -> Result<TableUp
         removed_specs: texts("removed_specs", &wire.removed_specs, spec_id)?,
         removed_instances: texts("removed_instances", &wire.removed_instances, parsed)?,
         removed_nodes: texts("removed_nodes", &wire.removed_nodes, parsed)?,
+        splits: each("splits", wire.splits, Split::try_from)?,
+        removed_splits: texts("removed_splits", &wire.removed_splits, parsed)?,
     })
 }
 
@@ -214,6 +273,19 @@ mod tests {
     use mesh_core::manifest::ManifestDraft;
 
     use super::*;
+
+    fn split() -> Split {
+        let version = semver::Version::new(2, 0, 0);
+        Split {
+            plugin: "time".parse().unwrap(),
+            shares: [(semver::Version::new(1, 4, 0), 90), (version.clone(), 10)].into(),
+            groups: vec![Group {
+                header: "x-test-group".into(),
+                value: "beta".into(),
+                version,
+            }],
+        }
+    }
 
     fn update() -> TableUpdate {
         let draft = ManifestDraft {
@@ -251,6 +323,8 @@ mod tests {
             removed_specs: vec![spec],
             removed_instances: vec![InstanceId::new(2, [2; 10])],
             removed_nodes: vec![node],
+            splits: vec![split()],
+            removed_splits: vec!["old".parse().unwrap()],
         }
     }
 
@@ -265,6 +339,8 @@ mod tests {
         assert_eq!(back.removed_specs, own.removed_specs);
         assert_eq!(back.removed_instances, own.removed_instances);
         assert_eq!(back.removed_nodes, own.removed_nodes);
+        assert_eq!(back.splits, own.splits);
+        assert_eq!(back.removed_splits, own.removed_splits);
     }
 
     #[test]
@@ -285,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_mistake_names_its_field() {
-        let cases: [(Break, &str); 8] = [
+        let cases: [(Break, &str); 10] = [
             (|wire| wire.to = None, "to: is missing"),
             (
                 |wire| wire.specs[0].manifest = None,
@@ -316,6 +392,15 @@ mod tests {
             (
                 |wire| wire.removed_instances[0] = "x".into(),
                 "removed_instances[0]: instance id \"x\" is not valid: it is a UUID",
+            ),
+            (
+                |wire| wire.splits[0].shares[1].version = "two".into(),
+                "splits[0].shares[1].version: unexpected character 't' while parsing major version \
+                 number",
+            ),
+            (
+                |wire| wire.splits[0].shares[1].version = "1.4.0".into(),
+                "splits[0].shares[1]: names version 1.4.0 a second time",
             ),
         ];
         for (break_it, line) in cases {

@@ -250,6 +250,81 @@ pub struct PluginChangeResponse {
     /// The revision from which on it holds.
     #[prost(message, optional, tag = "3")]
     pub revision: ::core::option::Option<super::super::control::v1::Revision>,
+    /// What a person should know of it, each as a line.
+    #[prost(string, repeated, tag = "40")]
+    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// SetSplitRequest shares out the calls of a plugin.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SetSplitRequest {
+    /// The plugin and its shares; it replaces the split that there is.
+    #[prost(message, optional, tag = "1")]
+    pub split: ::core::option::Option<super::super::control::v1::TrafficSplit>,
+    /// Why; kept and shown.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// ClearSplitRequest names a plugin.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearSplitRequest {
+    /// The plugin.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Why; logged.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// ListSplitsRequest selects splits.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSplitsRequest {
+    /// Only that of this plugin; empty: all.
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+}
+/// ListSplitsResponse lists splits.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSplitsResponse {
+    /// The splits, by plugin.
+    #[prost(message, repeated, tag = "1")]
+    pub splits: ::prost::alloc::vec::Vec<SplitView>,
+    /// The revision that this shows.
+    #[prost(message, optional, tag = "2")]
+    pub revision: ::core::option::Option<super::super::control::v1::Revision>,
+}
+/// SplitView is how the calls of one plugin are shared out.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SplitView {
+    /// The plugin.
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+    /// Every version that has a share or an instance.
+    #[prost(message, repeated, tag = "2")]
+    pub shares: ::prost::alloc::vec::Vec<SplitShare>,
+    /// Requests that prefer a version.
+    #[prost(message, repeated, tag = "3")]
+    pub groups: ::prost::alloc::vec::Vec<super::super::control::v1::TestGroup>,
+    /// Who wants it, as far as is known.
+    #[prost(string, tag = "4")]
+    pub by: ::prost::alloc::string::String,
+    /// Why; may be empty.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// Since when, in milliseconds since 1970.
+    #[prost(uint64, tag = "6")]
+    pub since_ms: u64,
+}
+/// SplitShare is what one version gets.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SplitShare {
+    /// The version.
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    /// Its weight, in relation to those of the other versions.
+    #[prost(uint32, tag = "2")]
+    pub weight: u32,
+    /// How many of its instances are active.
+    #[prost(uint32, tag = "3")]
+    pub active: u32,
 }
 /// WatchRequest asks for changes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -544,6 +619,81 @@ pub mod mesh_admin_client {
                 .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "UnloadPlugin"));
             self.inner.unary(req, path, codec).await
         }
+        /// SetSplit gives versions of a plugin shares of its calls.
+        pub async fn set_split(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetSplitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PluginChangeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plugmesh.admin.v1.MeshAdmin/SetSplit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "SetSplit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// ClearSplit gives all calls to the newest version again.
+        pub async fn clear_split(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ClearSplitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PluginChangeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plugmesh.admin.v1.MeshAdmin/ClearSplit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "ClearSplit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// ListSplits shows how calls are shared out.
+        pub async fn list_splits(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSplitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSplitsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plugmesh.admin.v1.MeshAdmin/ListSplits",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "ListSplits"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Watch sends the table as it is, then every change.
         pub async fn watch(
             &mut self,
@@ -647,6 +797,30 @@ pub mod mesh_admin_server {
             request: tonic::Request<super::UnloadPluginRequest>,
         ) -> std::result::Result<
             tonic::Response<super::PluginChangeResponse>,
+            tonic::Status,
+        >;
+        /// SetSplit gives versions of a plugin shares of its calls.
+        async fn set_split(
+            &self,
+            request: tonic::Request<super::SetSplitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PluginChangeResponse>,
+            tonic::Status,
+        >;
+        /// ClearSplit gives all calls to the newest version again.
+        async fn clear_split(
+            &self,
+            request: tonic::Request<super::ClearSplitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PluginChangeResponse>,
+            tonic::Status,
+        >;
+        /// ListSplits shows how calls are shared out.
+        async fn list_splits(
+            &self,
+            request: tonic::Request<super::ListSplitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSplitsResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the Watch method.
@@ -1084,6 +1258,141 @@ pub mod mesh_admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UnloadPluginSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plugmesh.admin.v1.MeshAdmin/SetSplit" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetSplitSvc<T: MeshAdmin>(pub Arc<T>);
+                    impl<
+                        T: MeshAdmin,
+                    > tonic::server::UnaryService<super::SetSplitRequest>
+                    for SetSplitSvc<T> {
+                        type Response = super::PluginChangeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetSplitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshAdmin>::set_split(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetSplitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plugmesh.admin.v1.MeshAdmin/ClearSplit" => {
+                    #[allow(non_camel_case_types)]
+                    struct ClearSplitSvc<T: MeshAdmin>(pub Arc<T>);
+                    impl<
+                        T: MeshAdmin,
+                    > tonic::server::UnaryService<super::ClearSplitRequest>
+                    for ClearSplitSvc<T> {
+                        type Response = super::PluginChangeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ClearSplitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshAdmin>::clear_split(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ClearSplitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plugmesh.admin.v1.MeshAdmin/ListSplits" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSplitsSvc<T: MeshAdmin>(pub Arc<T>);
+                    impl<
+                        T: MeshAdmin,
+                    > tonic::server::UnaryService<super::ListSplitsRequest>
+                    for ListSplitsSvc<T> {
+                        type Response = super::ListSplitsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListSplitsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshAdmin>::list_splits(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSplitsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -36,6 +36,48 @@ pub struct TableUpdate {
     /// Names of nodes that are gone.
     #[prost(string, repeated, tag = "8")]
     pub removed_nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Traffic splits, new or changed.
+    #[prost(message, repeated, tag = "40")]
+    pub splits: ::prost::alloc::vec::Vec<TrafficSplit>,
+    /// Names of plugins that have no split any more.
+    #[prost(string, repeated, tag = "41")]
+    pub removed_splits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// TrafficSplit says which versions of a plugin get which shares of its calls.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrafficSplit {
+    /// The plugin.
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+    /// The shares. Versions that are not here get nothing while one that is here takes calls.
+    #[prost(message, repeated, tag = "2")]
+    pub shares: ::prost::alloc::vec::Vec<VersionShare>,
+    /// Requests that prefer a version, whatever the shares are; the first that fits counts.
+    #[prost(message, repeated, tag = "3")]
+    pub groups: ::prost::alloc::vec::Vec<TestGroup>,
+}
+/// VersionShare is what one version of a plugin gets.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VersionShare {
+    /// The version.
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    /// Its part, in relation to those of the other versions; 0: nothing.
+    #[prost(uint32, tag = "2")]
+    pub weight: u32,
+}
+/// TestGroup are the requests with one value of a header.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TestGroup {
+    /// The header's name, in small letters.
+    #[prost(string, tag = "1")]
+    pub header: ::prost::alloc::string::String,
+    /// Its value.
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+    /// The version that they prefer.
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
 }
 /// PluginSpec is one manifest, shared by all instances that announce the same one.
 #[derive(Clone, PartialEq, ::prost::Message)]

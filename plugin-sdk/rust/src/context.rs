@@ -55,6 +55,8 @@ pub(crate) struct CallState {
     pub want_progress: bool,
     pub caller: common::Caller,
     metadata: HashMap<String, String>,
+    /// The test groups that the request belongs to.
+    groups: HashMap<String, String>,
     /// Chunks of the answer that may be sent.
     pub credit: Semaphore,
     /// The place that the next chunk of the answer has.
@@ -125,6 +127,7 @@ impl Context {
                 want_progress: call.want_progress,
                 caller: call.caller.unwrap_or_default(),
                 metadata: call.metadata,
+                groups: call.groups,
                 credit: Semaphore::new(attachment.welcome.terms.credit as usize),
                 sequence: AtomicU64::new(0),
                 ended: AtomicBool::new(false),
@@ -292,6 +295,7 @@ impl Context {
         })?;
         request.call.trace = Some(self.trace().into());
         let state = &self.inner;
+        request.call.groups.clone_from(&state.groups);
         state
             .attachment
             .begin(request, payload, state.deadline)

@@ -94,6 +94,11 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         Change::Disable,
         Change::Unload { cascade: false },
         Change::Unload { cascade: true },
+        Change::Split {
+            shares: [(semver::Version::new(1, 0, 0), 1)].into(),
+            groups: Vec::new(),
+        },
+        Change::ClearSplit,
     ]);
     let act = prop_oneof![
         2 => (coordinator.clone(), node.clone(), any::<bool>())

@@ -347,7 +347,7 @@ impl World {
             Change::Disable,
             Change::Unload { cascade: true },
         ];
-        let change = changes[self.chance.index(changes.len())];
+        let change = changes[self.chance.index(changes.len())].clone();
         let request = RequestId(self.number());
         let operation = Operation {
             plugin,

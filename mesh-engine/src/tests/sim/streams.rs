@@ -34,7 +34,7 @@ pub enum Down {
     AskAnnounce,
     Reject(InstanceId),
     Directive(Action, PluginName),
-    Table(TableUpdate),
+    Table(Box<TableUpdate>),
     Close,
 }
 
@@ -125,7 +125,7 @@ impl World {
             if let Some(stream) = self.streams.get_mut(&number) {
                 stream.have = Some(update.to);
             }
-            self.say(SessionId(number), Down::Table(update));
+            self.say(SessionId(number), Down::Table(Box::new(update)));
         }
     }
 

@@ -269,6 +269,13 @@ pub struct Call {
     /// marked as the last and carries nothing. Only to capabilities that declare client_streaming.
     #[prost(bool, tag = "13")]
     pub messages: bool,
+    /// The test groups that the request belongs to, as header and value; at most 8 entries, 1 KiB. A plugin
+    /// hands them on with the calls that it makes for this one, so that all of a request is served alike.
+    #[prost(map = "string, string", tag = "40")]
+    pub groups: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// Caller says on whose behalf a call is made.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

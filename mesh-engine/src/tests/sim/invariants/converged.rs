@@ -31,9 +31,13 @@ impl World {
         }
         let agents = self.agents.iter().filter(|agent| agent.up);
         let followers = agents.clone().map(|agent| &agent.table);
-        let followers = followers.chain(self.gateways.iter().map(|gateway| &gateway.table));
-        if followers.clone().any(|follower| !is_same(follower, table)) {
-            return Err("a follower has not the newest table".to_owned());
+        let mut followers = followers.chain(self.gateways.iter().map(|gateway| &gateway.table));
+        if let Some(follower) = followers.find(|follower| !is_same(follower, table)) {
+            return Err(format!(
+                "a follower has something else as revision {}, and {} is the newest",
+                follower.revision(),
+                table.revision()
+            ));
         }
         let here: BTreeSet<&str> = table.nodes().map(|node| node.node.as_str()).collect();
         let up: BTreeSet<&str> = agents.clone().map(|agent| agent.name.as_str()).collect();

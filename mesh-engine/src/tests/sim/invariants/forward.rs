@@ -22,6 +22,7 @@ pub fn is_same(one: &Table, other: &Table) -> bool {
     one.revision() == other.revision()
         && one.instances().eq(other.instances())
         && one.nodes().eq(other.nodes())
+        && one.splits().eq(other.splits())
         && ids(one) == ids(other)
 }
 

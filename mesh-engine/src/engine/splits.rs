@@ -1,0 +1,176 @@
+//! Traffic splits: what operators may ask for, and how they are shown.
+
+use std::collections::BTreeSet;
+
+use semver::Version;
+
+use super::Engine;
+use super::event::Operation;
+use super::registry::Registry;
+use super::requests::Intent;
+use crate::record::{Key, Record, SplitRecord};
+use mesh_core::error::{ErrorCode, MeshError};
+use mesh_core::id::PluginName;
+use mesh_core::revision::Timestamp;
+use mesh_core::split::{Group, Split};
+use mesh_core::state::InstanceState;
+
+/// How the calls of one plugin are shared out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitView {
+    /// The plugin.
+    pub plugin: PluginName,
+    /// Every version that has a share or an instance, by version.
+    pub shares: Vec<SplitShare>,
+    /// Requests that prefer a version.
+    pub groups: Vec<Group>,
+    /// Who wants it, as far as is known.
+    pub by: String,
+    /// Why; may be empty.
+    pub reason: String,
+    /// Since when, by the clock of the coordinator that took it.
+    pub since: Timestamp,
+}
+
+/// What one version gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitShare {
+    /// The version.
+    pub version: Version,
+    /// Its weight.
+    pub weight: u32,
+    /// How many of its instances are Active.
+    pub active: usize,
+}
+
+impl Registry {
+    /// Whether there is anything of a plugin.
+    pub fn is_known(&self, plugin: &PluginName) -> bool {
+        self.graph.specs_of(plugin).next().is_some()
+            || self.wishes.contains_key(plugin)
+            || self.splits.contains_key(plugin)
+    }
+
+    /// The versions of a plugin that have an instance.
+    pub fn versions(&self, plugin: &PluginName) -> BTreeSet<Version> {
+        let specs = self.graph.specs_of(plugin);
+        let manifests = specs.filter_map(|spec| self.graph.manifest(spec));
+        manifests.map(|manifest| manifest.version.clone()).collect()
+    }
+
+    /// How many instances of a version are Active.
+    pub fn active(&self, plugin: &PluginName, version: &Version) -> usize {
+        let states = self
+            .graph
+            .specs_of(plugin)
+            .filter_map(|spec| self.specs.get(spec));
+        let of_version = states.filter(|state| state.manifest.version == *version);
+        let ids = of_version.flat_map(|state| &state.instances);
+        let derived = ids.filter_map(|id| self.instances.get(id)?.derived.as_ref());
+        derived
+            .filter(|it| it.route.state == InstanceState::Active)
+            .count()
+    }
+
+    /// What an operator should know of a split that may be made.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it may not, with the field.
+    pub fn check_split(&self, split: &Split) -> Result<Vec<String>, MeshError> {
+        let refuse = |field: &str, why: String| {
+            MeshError::new(ErrorCode::InvalidArgument, format!("{field}: {why}"))
+        };
+        split.check().map_err(|(field, why)| refuse(field, why))?;
+        let plugin = &split.plugin;
+        let here = self.versions(plugin);
+        let serves = |(version, weight): (&Version, &u32)| *weight > 0 && here.contains(version);
+        if !split.shares.iter().any(serves) {
+            let here: Vec<String> = here.iter().map(ToString::to_string).collect();
+            let here = match here.as_slice() {
+                [] => "none at all".to_owned(),
+                here => here.join(", "),
+            };
+            let text = format!(
+                "no version with a weight is here; {plugin} has instances of {here}: give one of \
+                 those a weight, or start what is missing first"
+            );
+            return Err(refuse("shares", text));
+        }
+        let named = split.shares.keys();
+        let named = named.chain(split.groups.iter().map(|group| &group.version));
+        let missing: BTreeSet<&Version> = named.filter(|version| !here.contains(version)).collect();
+        let note = |version: &Version| {
+            format!("{plugin} {version} has no instance: the others serve until one is active")
+        };
+        Ok(missing.into_iter().map(note).collect())
+    }
+}
+
+impl Engine {
+    /// The record of a split; `None`: it is so already.
+    pub(super) fn split_intent(
+        &self,
+        split: Split,
+        operation: &Operation,
+        now: Timestamp,
+    ) -> Option<Intent> {
+        let stored = self.registry.splits.get(&split.plugin);
+        if stored.is_some_and(|stored| stored.record.split == split) {
+            return None;
+        }
+        let key = Key::Split(split.plugin.clone());
+        let record = SplitRecord {
+            split,
+            by: operation.by.clone(),
+            reason: operation.reason.clone(),
+            since: now,
+        };
+        Some(Intent {
+            key,
+            record: Some(Record::Split(record)),
+        })
+    }
+
+    pub(super) fn clear_split_intent(&self, plugin: &PluginName) -> Option<Intent> {
+        let stored = self.registry.splits.contains_key(plugin);
+        stored.then(|| Intent {
+            key: Key::Split(plugin.clone()),
+            record: None,
+        })
+    }
+
+    /// The splits, by plugin; of one plugin only its own.
+    #[must_use]
+    pub fn splits(&self, plugin: Option<&PluginName>) -> Vec<SplitView> {
+        let splits = self.registry.splits.values();
+        let splits = splits.filter(|it| plugin.is_none_or(|name| it.record.split.plugin == *name));
+        splits
+            .map(|stored| self.split_view(&stored.record))
+            .collect()
+    }
+
+    fn split_view(&self, record: &SplitRecord) -> SplitView {
+        let split = &record.split;
+        let mut versions = self.registry.versions(&split.plugin);
+        versions.extend(split.shares.keys().cloned());
+        let share = |version: Version| SplitShare {
+            weight: split.shares.get(&version).copied().unwrap_or_default(),
+            active: self.registry.active(&split.plugin, &version),
+            version,
+        };
+        SplitView {
+            plugin: split.plugin.clone(),
+            shares: versions.into_iter().map(share).collect(),
+            groups: split.groups.clone(),
+            by: record.by.clone(),
+            reason: record.reason.clone(),
+            since: record.since,
+        }
+    }
+
+    /// Whether a plugin is known here.
+    #[must_use]
+    pub fn knows(&self, plugin: &PluginName) -> bool {
+        self.registry.is_known(plugin)
+    }
+}
