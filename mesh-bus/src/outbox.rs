@@ -97,8 +97,9 @@ struct Queue {
     passed: u64,
     /// The places of the credits that wait, by reply subject and call.
     credits: BTreeMap<(Subject, u64), u64>,
-    /// The driver is putting a frame into the library's queue; later ones must not overtake it.
-    sending: bool,
+    /// What the driver is putting into the library's queue; later frames must not overtake it. It stays
+    /// here until it is there, for the driver may be stopped while it waits.
+    sending: Option<Frame>,
     library: Library,
 }
 
@@ -217,7 +218,7 @@ impl Outbox {
     /// Sends a frame behind all others. `Ok(true)`: it has to wait.
     pub fn send(&self, frame: Frame) -> Result<bool, Refused> {
         let mut queue = self.queue();
-        if !queue.sending && queue.waiting.is_empty() {
+        if queue.sending.is_none() && queue.waiting.is_empty() {
             let message = OutboundMessage {
                 subject: frame.subject.clone(),
                 reply: frame.reply.clone(),
@@ -301,6 +302,7 @@ impl Outbox {
         while let Some(mut frame) = self.take() {
             if let Some(sender) = frame.sender.filter(|sender| sender.begins) {
                 let Some(left) = time_left(sender) else {
+                    self.queue().sending = None;
                     continue;
                 };
                 frame.payload = wire::with_time_left(&frame.payload, sender.call_id, left);
@@ -312,21 +314,25 @@ impl Outbox {
                 payload: frame.payload,
                 headers: None,
             };
-            if let Err(error) = self.link.publish(message).await {
+            let sent = self.link.publish(message).await;
+            let mut queue = self.queue();
+            queue.sending = None;
+            match sent {
+                Ok(()) => queue.library.put(size),
                 // The size was checked by begin_call; what remains is a closed connection, whose
                 // calls the driver ends.
-                tracing::warn!(%error, "a frame could not be sent");
-            } else {
-                self.queue().library.put(size);
+                Err(error) => tracing::warn!(%error, "a frame could not be sent"),
             }
         }
     }
 
+    /// The next frame; again the last one if whoever took it was stopped before it was sent.
     fn take(&self) -> Option<Frame> {
         let mut queue = self.queue();
-        let frame = queue.pop();
-        queue.sending = frame.is_some();
-        frame
+        if queue.sending.is_none() {
+            queue.sending = queue.pop();
+        }
+        queue.sending.clone()
     }
 
     /// Takes back the waiting frames of calls: they would arrive after a disconnect, too late.

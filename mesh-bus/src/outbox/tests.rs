@@ -78,18 +78,38 @@ async fn credits_of_a_call_that_wait_are_one() {
         give(&b, 1, 0);
     }
     assert_eq!(outbox.queue().waiting.len(), 3);
-    let first = outbox.take().unwrap();
+    let take = || {
+        outbox.queue().sending = None;
+        outbox.take()
+    };
+    let first = take().unwrap();
     assert_eq!(first.payload, wire::credit_reply(1, 30_000));
     // What has left gets no more.
     give(&a, 1, 7);
     give(&a, 2, 5);
     let chunks = |frame: &Frame| frame.credit.unwrap().chunks;
-    let left: Vec<u32> = std::iter::from_fn(|| outbox.take())
+    let left: Vec<u32> = std::iter::from_fn(take)
         .map(|frame| chunks(&frame))
         .collect();
     assert_eq!(left, [10_005, 0, 7]);
     assert_eq!(outbox.queue().bytes, 0);
     assert!(outbox.queue().credits.is_empty());
+}
+
+#[tokio::test]
+async fn a_frame_that_waits_for_the_library_when_the_driver_stops_is_not_lost() {
+    let outbox = stuck().await;
+    for _ in 0..LIBRARY_QUEUE {
+        outbox.send(frame(0, 1)).unwrap();
+    }
+    for size in [2, 3] {
+        outbox.send(frame(0, size)).unwrap();
+    }
+    for _ in 0..3 {
+        assert!(outbox.carry(|_| None).now_or_never().is_none());
+    }
+    assert_eq!(outbox.take().unwrap().payload.len(), 2);
+    assert_eq!(outbox.queue().waiting.len(), 1);
 }
 
 #[tokio::test]
