@@ -83,6 +83,8 @@ pub(crate) struct Live {
     /// Set while the node can't be reached: without a sign of life until then, the outcome is unknown.
     verify_by: u64,
     pub upload: Option<Upload>,
+    /// It is among those whose turn comes to send a part: once, so that all have as many turns.
+    in_turn: bool,
     /// It had more payload than one frame holds.
     uploads: bool,
     /// Messages follow its payload.
@@ -162,6 +164,7 @@ impl Live {
             echoed: false,
             verify_by: u64::MAX,
             upload: None,
+            in_turn: false,
             uploads: false,
             messages: false,
             frames: 1,
@@ -230,8 +233,14 @@ impl Live {
         self.upload = Some(upload);
     }
 
+    /// Whether it is to be put among those whose turn comes to send a part; it was not.
+    pub fn takes_turn(&mut self) -> bool {
+        !std::mem::replace(&mut self.in_turn, true)
+    }
+
     /// The next part of the payload, or message, that there is credit for, and whether another may follow.
     pub fn next_part(&mut self) -> Option<(common::Chunk, bool)> {
+        self.in_turn = false;
         let upload = self.upload.as_mut()?;
         let chunk = upload.next_chunk()?;
         let again = !upload.is_over();

@@ -141,13 +141,15 @@ impl Slots {
     pub fn upload(&mut self, index: usize, call_id: u64, upload: Upload) {
         if let Some(live) = self.get(index, call_id).filter(|live| !live.has_ended()) {
             live.begin_upload(upload);
-            self.uploads.push_back((index, call_id));
+            self.has_message(index, call_id);
         }
     }
 
     /// A call that waited for messages has one.
     pub fn has_message(&mut self, index: usize, call_id: u64) {
-        self.uploads.push_back((index, call_id));
+        if self.get(index, call_id).is_some_and(Live::takes_turn) {
+            self.uploads.push_back((index, call_id));
+        }
     }
 
     fn grow(&mut self) -> Option<usize> {
@@ -278,7 +280,9 @@ impl Slots {
             Step::On | Step::Ended | Step::Lost => {}
             Step::Upload => {
                 effects.upload = true;
-                self.uploads.push_back((index, live.call_id));
+                if live.takes_turn() {
+                    self.uploads.push_back((index, live.call_id));
+                }
             }
             Step::Dropped => {
                 effects.notices_dropped += 1;
@@ -502,7 +506,7 @@ impl Slots {
                 continue;
             };
             let frame = wire::chunk(live, index, slot.reply.clone(), chunk);
-            if again {
+            if again && live.takes_turn() {
                 self.uploads.push_back((index, call_id));
             }
             return Some(frame);

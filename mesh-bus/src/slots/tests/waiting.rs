@@ -76,3 +76,24 @@ fn a_call_that_waited_to_be_sent_says_how_much_time_it_has_left_by_then() {
     close(&mut slots, &ticket);
     assert_eq!(left(&mut slots, 12 * SECOND), None);
 }
+
+#[test]
+fn uploads_take_turns_however_much_credit_one_is_given() {
+    let mut slots = slots();
+    let calls = [(); 2].map(|()| {
+        let call = open(&mut slots, 0);
+        slots.upload(call.index, call.call_id, upload(2_000, 1));
+        call
+    });
+    for _ in 0..5 {
+        let credit = node_reply::Body::Credit(common::Credit::of(2));
+        assert!(reply(&mut slots, &calls[0], 0, credit).upload);
+    }
+    let credit = node_reply::Body::Credit(common::Credit::of(9));
+    reply(&mut slots, &calls[1], 0, credit);
+    let of = |frame: Frame| NodeRequest::decode(frame.payload).unwrap().call_id;
+    let sent: Vec<u64> = (0..20).map(|_| of(slots.next_upload().unwrap())).collect();
+    assert_eq!(sent, [calls[0].call_id, calls[1].call_id].repeat(10));
+    assert_eq!(slots.next_upload().map(of), Some(calls[0].call_id));
+    assert!(slots.next_upload().is_none() && !slots.uploads());
+}
