@@ -37,9 +37,10 @@ impl Hash for ReplyTo {
 /// What arrives at one generation of a node.
 ///
 /// It holds at most 65,536 requests that were not taken yet; what comes beyond is dropped by the
-/// client library, counted in [`crate::BusStats::slow_consumer`], and ends at its caller's deadline.
-/// So take requests from a loop that never waits, and shed there: then it never holds more than what
-/// the connection reads in one turn (some MiB), because such a loop takes all of that in its own turn.
+/// client library and counted in [`crate::BusStats::slow_consumer`]; its caller asks after it within a
+/// second and is told OUTCOME_UNKNOWN. So take requests from a loop that never waits, and shed there:
+/// then it never holds more than what the connection reads in one turn (some MiB), because such a loop
+/// takes all of that in its own turn.
 #[derive(Debug)]
 pub struct NodeInbox {
     shared: Arc<Shared>,

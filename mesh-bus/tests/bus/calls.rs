@@ -179,14 +179,26 @@ async fn a_payload_over_the_limit_is_refused() {
         error.message.contains("1001") && error.message.contains("1000"),
         "{error}"
     );
-    // Nor does a result get past it.
+    // Nor does a result get past it, in one frame or in parts.
     let host = connect(&nats.url(), "a").await;
-    let _node = TestNode::start(&host, "a").await;
-    let error = finish(begin(&bus, "a", "count:2000", Bytes::new(), PATIENCE)).await;
-    assert!(
-        error.is_ok(),
-        "a stream of small messages has no limit in all: {error:?}"
-    );
+    let node = TestNode::start(&host, "a").await;
+    for what in ["give:1001", "give:200000"] {
+        let error = finish(begin(&bus, "a", what, Bytes::new(), PATIENCE))
+            .await
+            .unwrap_err();
+        assert_eq!(error.code, ErrorCode::PluginFailed, "{what}: {error}");
+        assert!(error.message.contains("router.max_payload"), "{error}");
+    }
+    eventually("the one in parts is cancelled", || {
+        node.seen.cancelled.load(Ordering::Relaxed) == 1
+    })
+    .await;
+    let whole = finish(begin(&bus, "a", "give:1000", Bytes::new(), PATIENCE)).await;
+    assert_eq!(whole.unwrap().payload.len(), 1_000);
+    // A stream of small messages has no limit in all.
+    finish(begin(&bus, "a", "count:2000", Bytes::new(), PATIENCE))
+        .await
+        .unwrap();
     assert_eq!(bus.calls_in_flight(), 0);
 }
 
@@ -266,8 +278,13 @@ async fn a_call_that_is_given_up_before_it_was_taken_is_never_begun() {
         Bytes::from_static(b"kept"),
         PATIENCE,
     );
-    // All three frames are there before the first is taken.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // All three frames are there before the first is taken: what was sent behind them on the same
+    // connections has come back.
+    let behind = TestNode::start(&host, "b").await;
+    finish(begin(&caller, "b", "echo", Bytes::new(), PATIENCE))
+        .await
+        .unwrap();
+    drop(behind);
     let (request, _) = inbox.recv().await.unwrap();
     let Some(mesh_proto::control::node_request::Body::Call(taken)) = request.body else {
         panic!("{request:?}");
@@ -368,8 +385,8 @@ async fn a_call_to_a_node_that_fell_silent_ends_soon_and_one_to_a_slow_plugin_do
     assert!(error.message.contains("b is silent"), "{error}");
     let took = begun.elapsed();
     assert!(took > Duration::from_millis(650), "{took:?}");
-    // Nominally 0.71 s; a busy machine may be late.
-    assert!(took < Duration::from_millis(1_500), "{took:?}");
+    // Nominally 0.71 s; a busy machine may be late. Its deadline is far later.
+    assert!(took < PATIENCE / 2, "{took:?}");
     assert_eq!(caller.lost_nodes(), [(node("b"), Generation(1))]);
     let more = tokio::time::timeout(Duration::from_secs(3), finish(slow)).await;
     assert!(more.is_err(), "{more:?}");

@@ -61,7 +61,8 @@ async fn after_a_restart_of_the_broker_calls_go_on() {
         let up = Instant::now();
         connected(&caller, true).await;
         connected(&host, true).await;
-        assert!(up.elapsed() < Duration::from_secs(2), "{:?}", up.elapsed());
+        // Nominally 0.3 s; a busy machine may be late.
+        assert!(up.elapsed() < PATIENCE / 2, "{:?}", up.elapsed());
         let text = Bytes::from(format!("{round}"));
         let output = finish(begin(&caller, "a", "echo", text.clone(), PATIENCE))
             .await
@@ -174,11 +175,7 @@ async fn calls_of_a_node_that_died_end_soon_and_not_at_their_deadline() {
         let error = finish(call).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::OutcomeUnknown, "{error}");
     }
-    assert!(
-        died.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        died.elapsed()
-    );
+    assert!(died.elapsed() < PATIENCE / 2, "{:?}", died.elapsed());
     // The same when the node is lost together with the broker.
     let test_node = TestNode::start(&host, "a").await;
     let call = begin(
@@ -200,11 +197,7 @@ async fn calls_of_a_node_that_died_end_soon_and_not_at_their_deadline() {
     let back = Instant::now();
     let error = finish(call).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::OutcomeUnknown, "{error}");
-    assert!(
-        back.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        back.elapsed()
-    );
+    assert!(back.elapsed() < PATIENCE / 2, "{:?}", back.elapsed());
     assert_eq!(caller.calls_in_flight(), 0);
 }
 

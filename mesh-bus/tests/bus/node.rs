@@ -190,6 +190,11 @@ fn begin(bus: &Bus, to: &ReplyTo, id: u64, running: &mut Running) -> bool {
             running.rest = Bytes::from(vec![b'x'; many]);
             advance(bus, to, id, running)
         }
+        what if what.starts_with("give:") => {
+            let bytes = what["give:".len()..].parse().unwrap();
+            running.rest = Bytes::from(vec![b'x'; bytes]);
+            advance(bus, to, id, running)
+        }
         "echo" => {
             running.rest = payload;
             advance(bus, to, id, running)
