@@ -41,11 +41,13 @@ pub struct CallStream {
     handed_out: bool,
     /// How the call ended while there was no attempt to ask.
     failed: Option<MeshError>,
-    /// The first attempt after which it was sent again although it may have been processed.
+    /// Attempts that failed and may have been processed, and how the first of them did.
+    lost: usize,
     unknown: Option<MeshError>,
     /// When it is tried again although it has failed.
     again_at: Option<Instant>,
-    /// How long it waited for that.
+    /// How long it waited for that the last time, and in all.
+    wait: Duration,
     waited: Duration,
 }
 
@@ -69,8 +71,10 @@ impl CallStream {
             tried: Vec::new(),
             handed_out: false,
             failed: None,
+            lost: 0,
             unknown: None,
             again_at: None,
+            wait: Duration::ZERO,
             waited: Duration::ZERO,
         };
         call.failed = call.try_next(None, begun);
@@ -153,7 +157,7 @@ impl CallStream {
     fn may_try_again(&self, error: &MeshError, may_repeat: bool, now: Instant) -> bool {
         self.is_whole()
             && !self.is_of_another(error)
-            && self.tried.len() < self.inner.config.max_attempts
+            && self.tried.len().max(self.lost) < self.inner.config.max_attempts
             && error.code.may_retry(may_repeat)
             && now < self.deadline
     }
@@ -184,19 +188,24 @@ impl CallStream {
     }
 
     /// When a call that nobody could be given is to be tried again: the broker is gone, or all
-    /// instances that were tried are; the mesh knows within moments who takes their place.
+    /// instances that were tried are; the mesh knows within moments who takes their place. One that may
+    /// be repeated is not lost again and again: it may be what its instances die of.
     fn try_again_at(&mut self, error: &MeshError, now: Instant) -> Option<Instant> {
-        let passes = matches!(
-            error.code,
-            ErrorCode::Disconnected | ErrorCode::InstanceGone | ErrorCode::Draining
-        );
-        let until = self.deadline.min(self.begun + self.inner.config.patience);
+        let may_repeat = self.selected.as_ref().is_some_and(|one| one.may_repeat);
+        let passes = match error.code {
+            ErrorCode::Disconnected | ErrorCode::InstanceGone | ErrorCode::Draining => true,
+            ErrorCode::OutcomeUnknown => may_repeat && self.lost < self.inner.config.max_attempts,
+            _ => false,
+        };
+        let patience = self.inner.config.patience.saturating_sub(self.waited);
+        let left = patience.min(self.deadline.saturating_duration_since(now));
         let kept = !self.is_whole() || error.message.ends_with(NOT_AGAIN);
-        if kept || !passes || self.is_of_another(error) || now >= until {
+        if kept || !passes || self.is_of_another(error) || left.is_zero() {
             return None;
         }
-        self.waited = (self.waited * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
-        Some(until.min(now + self.waited))
+        self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT).min(left);
+        self.waited += self.wait;
+        Some(now + self.wait)
     }
 
     /// Waits until a call that nobody could be given may be tried again. False: it has ended. Safe to
@@ -232,6 +241,17 @@ impl CallStream {
         }
     }
 
+    /// An attempt that may have been processed has failed: should the call be sent again, its end must
+    /// not hide that.
+    fn note_loss(&mut self, error: &MeshError) {
+        if error.code.processed() == Processed::Unknown {
+            self.lost += 1;
+            if self.unknown.is_none() {
+                self.unknown = Some(self.placed(error.clone()));
+            }
+        }
+    }
+
     /// Waits for the next thing that happens to the call. Safe to cancel. `End` is the last.
     pub async fn next(&mut self) -> CallEvent {
         loop {
@@ -255,12 +275,10 @@ impl CallStream {
                     let now = Instant::now();
                     self.settle(Some(&error), now);
                     self.note_refusal(&error, now);
+                    self.note_loss(&error);
                     let may_repeat = self.selected.as_ref().is_some_and(|one| one.may_repeat);
                     self.failed = if self.may_try_again(&error, may_repeat, now) {
                         tracing::debug!(%error, "the call is tried on another instance");
-                        if error.code.processed() == Processed::Unknown && self.unknown.is_none() {
-                            self.unknown = Some(self.placed(error.clone()));
-                        }
                         self.try_next(Some(error), now)
                     } else {
                         self.attempt = None;

@@ -11,7 +11,7 @@ use crate::flight::Report;
 
 use super::{World, done, failed, id, impatient};
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_nobody_takes_is_kept_for_a_while_and_tried_again() {
     let mut config = impatient("own");
     config.patience = Duration::from_millis(500);
@@ -33,19 +33,64 @@ async fn what_nobody_takes_is_kept_for_a_while_and_tried_again() {
     let mut request = World::request("once").with_timeout(Duration::from_millis(200));
     let error = world.router.call(request.clone()).finish().await;
     assert_eq!(error.unwrap_err().code, ErrorCode::InstanceGone);
-    assert!(begun.elapsed() < Duration::from_millis(400), "its own time");
+    assert_eq!(begun.elapsed(), Duration::from_millis(200), "its own time");
     request.timeout = Duration::from_secs(9);
     let error = world.router.call(request).finish().await;
     assert_eq!(error.unwrap_err().code, ErrorCode::InstanceGone);
-    // It may have run: nothing to wait for.
-    world.told(1, |_| Ok(vec![failed(ErrorCode::OutcomeUnknown)]));
-    world.told(2, |_| Ok(vec![failed(ErrorCode::OutcomeUnknown)]));
-    world.begun();
-    assert_eq!(
-        world.call("again").await.unwrap_err().code,
-        ErrorCode::OutcomeUnknown
-    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_and_may_be_repeated_waits_for_its_only_instance_to_come_back() {
+    let mut config = impatient("own");
+    config.patience = Duration::from_millis(500);
+    let world = World::with(1, config).await;
+    // However long it had run: patience begins with the loss.
+    let long = Duration::from_secs(5);
+    let losing = |losses: u64| {
+        let times = AtomicU64::new(0);
+        world.told(1, move |_| match times.fetch_add(1, Ordering::Relaxed) {
+            time if time < losses => Ok(vec![]),
+            _ => Ok(vec![done()]),
+        });
+    };
+    let call = async |name: &str| {
+        let call = world.router.call(World::request(name)).finish();
+        let lose = async {
+            loop {
+                tokio::time::sleep(long).await;
+                world.host.held.lock().unwrap().clear();
+            }
+        };
+        tokio::select! {
+            end = call => end,
+            () = lose => unreachable!(),
+        }
+    };
+    losing(1);
+    call("again").await.unwrap();
     assert_eq!(world.begun().len(), 2);
+    losing(2);
+    call("again").await.unwrap();
+    assert_eq!(world.begun().len(), 3);
+    // It may be the call that its instances die of.
+    losing(9);
+    let error = call("again").await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::OutcomeUnknown);
+    assert_eq!(world.begun().len(), 3);
+    // What may not be repeated has nothing to wait for.
+    losing(1);
+    let error = call("once").await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::OutcomeUnknown);
+    assert_eq!(world.begun().len(), 1);
+    // Nobody takes it any more: that does not undo what may have been done.
+    let times = AtomicU64::new(0);
+    world.told(1, move |_| match times.fetch_add(1, Ordering::Relaxed) {
+        0 => Ok(vec![failed(ErrorCode::OutcomeUnknown)]),
+        _ => Ok(vec![failed(ErrorCode::Draining)]),
+    });
+    let error = call("again").await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::OutcomeUnknown);
+    assert!(world.begun().len() > 3);
 }
 
 #[tokio::test]
@@ -88,7 +133,7 @@ async fn when_too_many_calls_are_sent_again_the_others_keep_their_error_and_say_
     assert!((1_600..2_000).contains(&twice), "{twice} and {once}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_instance_that_fails_calls_is_left_out_and_tried_by_one_call_at_a_time() {
     let world = World::new(2).await;
     world.told(1, |_| Ok(vec![failed(ErrorCode::Internal)]));
