@@ -26,14 +26,20 @@ const FORGIVEN: Duration = Duration::from_secs(60);
 /// The most instances of a capability that are left out at once, in percent.
 const MOST_PERCENT: usize = 50;
 
+/// A trial that has not ended after so long is not waited for: another call is a trial, too.
+const TRIAL: Duration = Duration::from_secs(5);
+
 /// A deadline that passed tells of the instance only if the call had so much time, at the least.
 const FAIR_TIME: Duration = Duration::from_secs(1);
 
 /// What the end of a call tells of the instance that it was sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The instance works: it answered, be it with an error of its own or of its caller's making.
+    /// The instance works: it gave a result.
     Well,
+    /// It works, too: it answered with an error of its own or of its caller's making. How soon it did says
+    /// nothing of how long its calls take.
+    Erred,
     /// The instance, or the way to it, failed the call.
     Failed,
     /// Nothing: it was too busy, was leaving, or the caller gave up.
@@ -56,7 +62,7 @@ impl Outcome {
             | ErrorCode::InvalidArgument
             | ErrorCode::NotFound
             | ErrorCode::PermissionDenied
-            | ErrorCode::Unsupported => Self::Well,
+            | ErrorCode::Unsupported => Self::Erred,
             _ => Self::Neither,
         }
     }
@@ -76,8 +82,8 @@ pub struct Outlier {
     times: u32,
     /// When it came back.
     back_at: Duration,
-    /// A trial is on its way.
-    trial: bool,
+    /// Until then a trial that is on its way is waited for.
+    trial_until: Option<Duration>,
 }
 
 impl Outlier {
@@ -85,7 +91,11 @@ impl Outlier {
     #[must_use]
     pub fn is_out(&self, now: Duration) -> bool {
         self.out_until
-            .is_some_and(|until| now < until || self.trial)
+            .is_some_and(|until| now < until || self.is_tried(now))
+    }
+
+    fn is_tried(&self, now: Duration) -> bool {
+        self.trial_until.is_some_and(|until| now < until)
     }
 
     /// Whether it has been left out and has not come back.
@@ -96,18 +106,20 @@ impl Outlier {
 
     /// A call begins. True: it is the trial that decides whether the instance comes back.
     pub fn begin(&mut self, now: Duration) -> bool {
-        let trial = !self.trial && self.out_until.is_some_and(|until| now >= until);
-        self.trial |= trial;
+        let trial = self.out_until.is_some() && !self.is_out(now);
+        if trial {
+            self.trial_until = Some(now + TRIAL);
+        }
         trial
     }
 
     /// A call has ended. True: the instance is an outlier; it is to be ejected if it may be.
     #[must_use]
     pub fn ended(&mut self, trial: bool, outcome: Outcome, now: Duration) -> bool {
-        if trial {
-            self.trial = false;
+        if trial && self.out_until.is_some() {
+            self.trial_until = None;
             match outcome {
-                Outcome::Well => self.come_back(now),
+                Outcome::Well | Outcome::Erred => self.come_back(now),
                 Outcome::Failed => self.eject(now),
                 Outcome::Neither => {}
             }
@@ -122,7 +134,7 @@ impl Outlier {
             self.window_end = now + WINDOW;
         }
         self.calls += 1;
-        if outcome == Outcome::Well {
+        if outcome != Outcome::Failed {
             self.in_a_row = 0;
             return false;
         }
@@ -262,6 +274,22 @@ mod tests {
         now += FORGIVEN;
         outlier.eject(now);
         assert!(outlier.is_out(now + FIRST - MS) && !outlier.is_out(now + FIRST));
+    }
+
+    #[test]
+    fn a_trial_that_takes_long_does_not_keep_it_out() {
+        let mut outlier = Outlier::default();
+        outlier.eject(Duration::ZERO);
+        assert!(outlier.begin(FIRST));
+        let late = FIRST + TRIAL;
+        assert!(outlier.is_out(late - MS) && !outlier.begin(late - MS));
+        assert!(!outlier.is_out(late), "another trial is due");
+        assert!(outlier.begin(late) && outlier.is_out(late), "one at a time");
+        assert!(!outlier.ended(true, Outcome::Well, late));
+        assert!(!outlier.is_ejected());
+        // The first one is a call like any other by now.
+        assert!(!outlier.ended(true, Outcome::Failed, late));
+        assert!(!outlier.is_ejected());
     }
 
     #[test]

@@ -41,8 +41,12 @@ impl Attempt {
             Way::Bus(call) => call.next().await,
             Way::Local(call) => call.next().await,
         };
-        if let (CallEvent::End(Err(error)), Some(span)) = (&event, &self.span) {
-            span.record("error.type", error.code.name());
+        match (&event, &self.span) {
+            (CallEvent::End(Err(error)), Some(span)) => {
+                span.record("error.type", error.code.name());
+            }
+            (CallEvent::End(_), _) => {}
+            _ => self.flight.answers(),
         }
         event
     }

@@ -305,7 +305,8 @@ impl CallStream {
             Some(error) if !self.is_of_another(error) => {
                 Outcome::of(error, self.deadline - self.begun)
             }
-            _ => Outcome::Well,
+            Some(_) => Outcome::Erred,
+            None => Outcome::Well,
         };
         let outlier = match &mut self.attempt {
             Some(attempt) => attempt.settle(outcome, now),

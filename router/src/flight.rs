@@ -127,6 +127,19 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
+    /// Something of an answer has come. That is enough for a trial: the call may be a long stream.
+    pub fn answers(&mut self) {
+        if !std::mem::take(&mut self.trial) {
+            return;
+        }
+        let now = Instant::now() - self.flights.0.started;
+        let mut book = self.flights.lock();
+        if let Some(busy) = book.instances.get_mut(&self.instance) {
+            // A trial that goes well makes no outlier.
+            let _ = busy.outlier.ended(true, Outcome::Well, now);
+        }
+    }
+
     /// The call has ended. True: the instance is an outlier.
     pub fn settle(&mut self, outcome: Outcome, now: Instant) -> bool {
         if self.settled {
@@ -347,6 +360,9 @@ mod tests {
         flights
             .begin(id(1), true, now)
             .settle(Outcome::Failed, now + 900 * MS);
+        flights
+            .begin(id(1), true, now)
+            .settle(Outcome::Erred, now + MS);
         assert_eq!(latency(now), 80 * MS, "how fast it fails says nothing");
         flights
             .begin(id(1), true, now)
@@ -397,6 +413,12 @@ mod tests {
         drop(given_up);
         assert_eq!(health(1, later), Health::Good, "another trial is due");
         assert_eq!(fail(2), (1, true), "there is room for it now");
+        let mut stream = flights.begin(id(1), true, later);
+        assert_eq!(health(1, later), Health::Ejected);
+        stream.answers();
+        assert_eq!(health(1, later), Health::Good, "long before its end");
+        stream.settle(Outcome::Failed, later);
+        assert_eq!(health(1, later), Health::Good, "one failure as any other");
     }
 
     #[tokio::test(start_paused = true)]

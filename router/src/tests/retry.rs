@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use mesh_bus::CallEvent;
 use mesh_core::error::{ErrorCode, MeshError};
 use tokio::time::Instant;
 
@@ -155,12 +157,22 @@ async fn an_instance_that_fails_calls_is_left_out_and_tried_by_one_call_at_a_tim
         .collect();
     assert_eq!(asked(), 1);
     drop(held);
-    world.told(1, |_| Ok(vec![done()]));
+    // A long stream is a trial, too: it is back with the first chunk.
+    world.told(1, |_| Ok(vec![CallEvent::Chunk(Bytes::from_static(b"1"))]));
     world.told(2, |_| Ok(vec![done()]));
-    for _ in 0..50 {
-        world.call("once").await.unwrap();
-    }
+    let stream = loop {
+        let mut call = world.router.call(World::request("once"));
+        if let CallEvent::Chunk(_) = call.next().await {
+            break call;
+        }
+    };
+    world.told(2, |_| Ok(vec![]));
+    world.begun();
+    let held: Vec<_> = (0..20)
+        .map(|_| world.router.call(World::request("once")))
+        .collect();
     assert!(asked() > 5, "it is back");
+    drop((stream, held));
 }
 
 #[tokio::test]
