@@ -2,7 +2,6 @@
 //! calls take, and whether it should be left out.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use mesh_bus::Bus;
 use mesh_core::budget::RetryBudget;
 use mesh_core::id::InstanceId;
 use mesh_core::outlier::{Outcome, Outlier, may_eject};
+use mesh_core::revision::Revision;
 use mesh_core::select::{Health, Signal};
 use mesh_core::table::{InstanceRoute, Table};
 use tokio::time::Instant;
@@ -100,8 +100,6 @@ pub(crate) struct Report {
 #[derive(Debug)]
 struct Shared {
     started: Instant,
-    /// The state of the bus's list of lost nodes that is noted here.
-    lost_changes: AtomicU64,
     book: Mutex<Book>,
 }
 
@@ -109,6 +107,8 @@ struct Shared {
 struct Book {
     instances: HashMap<InstanceId, Busy>,
     budget: RetryBudget,
+    /// The states of the bus's list of lost nodes and of the table by which instances are noted as lost.
+    noted: (u64, Revision),
 }
 
 /// How each instance does. Cheap to clone.
@@ -172,7 +172,6 @@ impl Flights {
     pub fn new() -> Self {
         Self(Arc::new(Shared {
             started: Instant::now(),
-            lost_changes: AtomicU64::new(0),
             book: Mutex::default(),
         }))
     }
@@ -271,14 +270,14 @@ impl Flights {
         }
     }
 
-    /// Notes which nodes the bus has lost, when that has changed since it was noted.
+    /// Notes which instances are on nodes that the bus has lost, when either has changed since.
     pub fn note_lost(&self, bus: &Bus, table: &Table) {
-        let changes = bus.lost_changes();
-        if self.0.lost_changes.swap(changes, Ordering::Relaxed) == changes {
+        let state = (bus.lost_changes(), table.revision());
+        let mut book = self.lock();
+        if std::mem::replace(&mut book.noted, state) == state {
             return;
         }
         let lost = bus.lost_nodes();
-        let mut book = self.lock();
         for busy in book.instances.values_mut() {
             busy.lost = false;
         }
