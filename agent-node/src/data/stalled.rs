@@ -128,9 +128,14 @@ impl<B> Stalled<B> {
     /// All that could go on is gone; `moved`: there was something. Gives the call that must be given up,
     /// because nothing moved for too long while the plugin was not listened to.
     pub(super) fn settle(&mut self, moved: bool, now: Instant) -> Option<u64> {
+        let given_up = self.longest_full(moved, now);
         if self.is_empty() {
             self.look_at = None;
         }
+        given_up
+    }
+
+    fn longest_full(&mut self, moved: bool, now: Instant) -> Option<u64> {
         if moved || !self.is_full() {
             self.full_since = None;
             return None;
@@ -247,5 +252,20 @@ mod tests {
         assert_eq!(stalled.settle(false, now), Some(2));
         assert!(!stalled.is_full() && stalled.calls.contains_key(&4));
         assert_eq!(stalled.settle(false, now), None);
+    }
+
+    #[test]
+    fn nothing_is_due_once_the_only_call_that_waited_was_given_up() {
+        let mut now = Instant::now();
+        let mut stalled = Stalled::default();
+        stalled.block(2, (), MAX_HELD_BYTES, now);
+        assert_eq!(stalled.settle(false, now), None);
+        now += LONGEST_FULL;
+        for (id, held) in stalled.take_all(now) {
+            stalled.put(id, held, now);
+        }
+        assert_eq!(stalled.settle(false, now), Some(2));
+        assert!(stalled.is_empty());
+        assert_eq!(stalled.due(), None);
     }
 }
