@@ -35,8 +35,13 @@ impl Held {
 
     /// Whether one instance's queue of so many bytes takes no more of running calls.
     pub(super) fn is_hard_full(&self, of_instance: usize) -> bool {
-        of_instance >= self.most_of_instance.saturating_mul(RUNNING)
+        self.is_instance_hard_full(of_instance)
             || self.bytes() >= self.most.saturating_mul(RUNNING / 2)
+    }
+
+    /// The same, whatever is held of others.
+    pub(super) fn is_instance_hard_full(&self, of_instance: usize) -> bool {
+        of_instance >= self.most_of_instance.saturating_mul(RUNNING)
     }
 
     pub(super) fn add(&self, bytes: usize) {

@@ -104,8 +104,10 @@ impl Queue {
         self.frames.len() < SOFT_FRAMES && self.bytes < self.held.most_of_instance
     }
 
+    /// Of this queue alone: reading from a plugin is what frees others, and only its own queue tells when
+    /// it may go on.
     fn hard_room(&self) -> bool {
-        self.frames.len() < HARD_FRAMES && !self.held.is_hard_full(self.bytes)
+        self.frames.len() < HARD_FRAMES && !self.held.is_instance_hard_full(self.bytes)
     }
 
     fn poll_end(&mut self, context: &Context<'_>) -> Poll<Option<Result<HostFrame, Status>>> {
@@ -207,22 +209,28 @@ impl OutQueue {
     /// Takes back all frames of a call that the plugin shall not see any more. False: it may have seen
     /// the call.
     pub(crate) fn take_back(&self, id: u64) -> bool {
-        if self.was_written(id) {
-            return false;
-        }
+        !self.was_written(id) && self.take_back_all(|other| other == id) < id
+    }
+
+    /// Takes back all frames of those of some calls that the plugin can't have seen. Gives the last id that
+    /// it may have seen.
+    pub(crate) fn take_back_all(&self, is_one: impl Fn(u64) -> bool) -> u64 {
         let mut queue = self.lock();
+        let queue = &mut *queue;
+        let written = self.shared.written.load(Ordering::Relaxed);
+        let goes = |id| id > written && is_one(id);
         let before = queue.bytes;
-        let mut bytes = 0;
+        let bytes = &mut queue.bytes;
         queue.frames.retain(|waiting| {
-            let stays = waiting.frame.id != id;
-            bytes += if stays { waiting.bytes } else { 0 };
-            stays
+            let goes = goes(waiting.frame.id);
+            *bytes -= if goes { waiting.bytes } else { 0 };
+            !goes
         });
-        queue.held.sub(before - bytes);
-        queue.bytes = bytes;
-        drop(queue);
+        // No Cancel will follow.
+        queue.unseen.retain(|id| !goes(*id));
+        queue.held.sub(before - queue.bytes);
         self.shared.room.notify_waiters();
-        true
+        written
     }
 
     /// Waits until a new call or an answer may be put in.
@@ -447,6 +455,26 @@ mod tests {
         assert!(other.push_part(call(2, 1)));
         other_stream.next().await.unwrap().unwrap();
         assert_eq!(held.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_plugin_is_read_whatever_the_agent_holds_of_others() {
+        let held = Held::new(1 << 20, 16 << 20);
+        let (one, _stream) = OutQueue::new(CancellationToken::new(), held.clone());
+        let (other, _other_stream) = OutQueue::new(CancellationToken::new(), held);
+        while one.push_part(call(2, 100_000)) {}
+        assert!(!other.push_part(call(2, 1)));
+        assert!(other.may_read().now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_kept_of_a_call_that_was_left_out_and_then_taken_back() {
+        let (queue, mut stream) = OutQueue::new(CancellationToken::new(), held());
+        queue.push_call(call(2, 1), soon());
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert!(stream.next().now_or_never().is_none());
+        assert!(queue.take_back(2));
+        assert!(lock(&queue.shared.queue).unseen.is_empty());
     }
 
     #[tokio::test]

@@ -74,14 +74,16 @@ impl Plane {
     /// Ends all calls of a session, as what they are: not processed where the plugin can't have seen them.
     pub(super) fn give_up_all(&self, calls: &mut Calls, session: &mut Session, reason: &str) {
         let place = session.machine.place().clone();
-        let running: Vec<u64> = session.machine.running().map(|(id, _)| id).collect();
+        let machine = &session.machine;
+        // What it can't have seen it shall not see, should it ever read on.
+        let written = session.out.take_back_all(|id| machine.is_running(id));
+        let running: Vec<u64> = machine.running().map(|(id, _)| id).collect();
         for id in running {
             let Some(call) = session.machine.give_up(id) else {
                 continue;
             };
-            // Should it ever read on, it need not work on this.
-            session.out.push(cancel_frame(id, reason));
-            let (code, text) = if session.out.was_written(id) {
+            let (code, text) = if id <= written {
+                session.out.push(cancel_frame(id, reason));
                 let text = format!("{reason}; whether it processed the call is not known");
                 (ErrorCode::OutcomeUnknown, text)
             } else {

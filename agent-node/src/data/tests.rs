@@ -8,6 +8,7 @@
 )]
 
 mod calls;
+mod giving_up;
 pub(crate) mod harness;
 mod own;
 mod trouble;

@@ -151,6 +151,11 @@ impl<C> Machine<C> {
         self.calls.get_mut(&id).map(|call| &mut call.data)
     }
 
+    /// Whether a call of the host runs.
+    pub(crate) fn is_running(&self, id: u64) -> bool {
+        self.calls.contains_key(&id)
+    }
+
     /// All running calls with what the host keeps with them.
     pub(crate) fn running(&self) -> impl Iterator<Item = (u64, &C)> {
         self.calls.iter().map(|(id, call)| (*id, &call.data))
