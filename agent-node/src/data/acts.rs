@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh_core::error::{ErrorCode, MeshError};
+use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_core::id::InstanceId;
 use mesh_core::manifest::Manifest;
 use mesh_core::state::Phase;
@@ -241,6 +241,10 @@ impl StreamTask {
         match own_calls::request(call, payload, &manifest, &place) {
             Ok(request) => self.own.begin(id, request, streams),
             Err(error) => {
+                let place = Place {
+                    node: place.node,
+                    ..Place::default()
+                };
                 self.out.push(error_frame(id, error.at(place).into()));
                 self.own_is_over(id);
             }

@@ -76,6 +76,7 @@ impl OwnCalls {
             id,
             out: self.out.clone(),
             node: Arc::clone(&self.node),
+            caller: request.caller.instance.clone(),
             credit: Arc::clone(&credit),
             deadline,
             sequence: 0,
@@ -145,6 +146,8 @@ struct Answer {
     id: u64,
     out: OutQueue,
     node: Arc<str>,
+    /// The plugin's instance.
+    caller: String,
     credit: Arc<Semaphore>,
     deadline: Instant,
     sequence: u64,
@@ -171,7 +174,11 @@ impl Answer {
                 content_type: output.content_type,
             })),
             Err(mut error) => {
-                // Never without a place: a plugin that passes it on would seem to speak of itself.
+                // Never with its own instance or without a place: a plugin that passes it on would seem to
+                // speak of the call that it works on.
+                if error.place.instance == self.caller {
+                    error.place = Box::default();
+                }
                 if error.place.node.is_empty() {
                     self.node.as_ref().clone_into(&mut error.place.node);
                 }

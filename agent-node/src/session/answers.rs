@@ -200,13 +200,20 @@ impl<C> Machine<C> {
 
     /// The answer to a call of the plugin that can't be carried out.
     pub(crate) fn own_error(&self, id: u64, code: ErrorCode, text: impl Into<String>) -> Action<C> {
-        // The node alone: the plugin may pass it on as the end of a call that it works on, and its own
-        // instance there would mean that it never took that call.
-        let place = Place {
+        Action::Send(error_frame(id, wire_error(code, text, &self.place_for(id))))
+    }
+
+    /// The place in an error of the host about an id. For a call of the plugin the node alone: the plugin
+    /// may pass it on as the end of a call that it works on, and its own instance there would mean that it
+    /// never took that call.
+    pub(super) fn place_for(&self, id: u64) -> Place {
+        if id.is_multiple_of(2) {
+            return self.place.clone();
+        }
+        Place {
             node: self.place.node.clone(),
             ..Place::default()
-        };
-        Action::Send(error_frame(id, wire_error(code, text, &place)))
+        }
     }
 }
 

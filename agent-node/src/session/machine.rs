@@ -483,7 +483,7 @@ impl<C> Machine<C> {
         out: &mut Vec<Action<C>>,
     ) {
         if answer {
-            let error = wire_error(code, text.clone(), &self.place);
+            let error = wire_error(code, text.clone(), &self.place_for(id));
             out.push(Action::Send(error_frame(id, error)));
         }
         out.push(Action::Refused {

@@ -4,7 +4,7 @@ use mesh_core::error::{ErrorCode, MeshError};
 use mesh_proto::common;
 use mesh_proto::plugin::{host_frame, plugin_frame};
 
-use super::harness::{Node, manifest};
+use super::harness::{Node, finish, manifest};
 
 fn call(tool: &str, payload: impl Into<bytes::Bytes>) -> common::Call {
     common::Call {
@@ -160,4 +160,45 @@ async fn an_error_of_the_one_who_is_called_names_it() {
     assert_eq!(error.code, ErrorCode::PluginFailed);
     assert_eq!(error.place.plugin, "broken");
     assert_eq!(error.place.instance, broken.instance.to_string());
+}
+
+#[tokio::test]
+async fn a_refusal_by_its_own_instance_is_no_word_about_the_call_that_it_works_on() {
+    let node = Node::start().await;
+    let mut narrow = manifest("loop", &["work"]);
+    narrow.limits = Some(common::Limits {
+        concurrency: 1,
+        ..common::Limits::default()
+    });
+    let mut plugin = node.plugin_with(narrow).await;
+    let outer = node.call("work", "{}");
+    let (id, _) = plugin.invoked().await;
+    for (own, nested, code) in [
+        (1, call("work", "{}"), ErrorCode::Overloaded),
+        (3, call("", "{}"), ErrorCode::InvalidArgument),
+    ] {
+        plugin
+            .send(own, plugin_frame::Body::Call(nested.into()))
+            .await;
+        let (_, error) = plugin.error().await;
+        assert_eq!(error.code, code);
+        let place = error.place;
+        assert_eq!(
+            (place.instance.as_str(), place.node.as_str()),
+            ("", "node-1")
+        );
+    }
+    // A frame that can't be read ends a call of the plugin, too.
+    let huge = common::Call {
+        payload: vec![0; 300_000].into(),
+        ..call("work", "")
+    };
+    plugin.send(5, plugin_frame::Body::Call(huge.into())).await;
+    let (_, nested) = plugin.error().await;
+    assert_eq!(nested.code, ErrorCode::TooLarge);
+    plugin
+        .send(id, plugin_frame::Body::Error(nested.into()))
+        .await;
+    let error = finish(outer).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::PluginFailed, "{error}");
 }
