@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::calls::session_ended;
 use crate::code::ErrorCode;
 use crate::context::{CallState, Context};
 use crate::error::{CallError, ToolError};
+use crate::handler::Outcome;
 use crate::payload::{IntoPayload, Payload};
 use crate::wire::{PluginBody, common, frame};
 
@@ -72,15 +72,17 @@ impl ChunkSender {
 
 /// Sends a chunk of the answer as soon as there is credit.
 async fn send_chunk(state: &CallState, payload: Bytes, fragment: bool) -> Result<(), CallError> {
-    match state.credit.acquire().await {
-        Ok(permit) => permit.forget(),
-        Err(_) => return Err(session_ended()),
-    }
-    if state.ended.load(Ordering::Acquire) || state.cancel.is_requested() {
-        return Err(CallError::new(
-            ErrorCode::Cancelled,
-            "the call has ended: no more can be sent",
-        ));
+    // Closed when the call is cancelled.
+    let credit = state.credit.acquire().await;
+    let ended = state.ended.load(Ordering::Acquire) || state.cancel.is_requested();
+    match credit {
+        Ok(permit) if !ended => permit.forget(),
+        _ => {
+            return Err(CallError::new(
+                ErrorCode::Cancelled,
+                "the call has ended: no more can be sent",
+            ));
+        }
     }
     let chunk = common::Chunk {
         payload,
@@ -92,11 +94,17 @@ async fn send_chunk(state: &CallState, payload: Bytes, fragment: bool) -> Result
     state.attachment.send(chunk).await
 }
 
+/// Sends a large answer but for its last part.
+async fn send_parts(state: &CallState, mut payload: Payload) -> Outcome {
+    let most = state.attachment.welcome.terms.part_bytes;
+    while payload.bytes.len() > most {
+        send_chunk(state, payload.bytes.split_to(most), true).await?;
+    }
+    Ok(payload)
+}
+
 /// Sends the answer, in parts if it is large. An error here means that nobody waits for it any more.
-pub(crate) async fn send_end(
-    state: &CallState,
-    outcome: Result<Payload, CallError>,
-) -> Result<(), CallError> {
+pub(crate) async fn send_end(state: &CallState, outcome: Outcome) -> Result<(), CallError> {
     let most = state.attachment.welcome.terms.max_payload;
     let outcome = outcome.and_then(|payload| {
         let size = payload.bytes.len();
@@ -107,20 +115,18 @@ pub(crate) async fn send_end(
              router.max_payload");
         Err(CallError::new(ErrorCode::PluginFailed, text))
     });
+    let outcome = match outcome {
+        Ok(payload) => send_parts(state, payload).await,
+        error => error,
+    };
     let body = match outcome {
         Ok(Payload {
-            mut bytes,
+            bytes,
             content_type,
-        }) => {
-            let most = state.attachment.welcome.terms.part_bytes;
-            while bytes.len() > most {
-                send_chunk(state, bytes.split_to(most), true).await?;
-            }
-            PluginBody::Result(common::Result {
-                payload: bytes,
-                content_type,
-            })
-        }
+        }) => PluginBody::Result(common::Result {
+            payload: bytes,
+            content_type,
+        }),
         Err(error) => PluginBody::Error(error.into()),
     };
     state.ended.store(true, Ordering::Release);

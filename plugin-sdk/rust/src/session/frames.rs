@@ -191,6 +191,8 @@ impl Session<'_> {
             self.fail(id, ErrorCode::Cancelled, "the caller cancelled the call");
         } else if let Some(context) = self.calls.get(&id) {
             context.inner.cancel.request();
+            // Nobody takes what an answer still waits for credit with.
+            context.inner.credit.close();
             context.inner.requests.came.notify_one();
         }
     }

@@ -350,6 +350,36 @@ async fn an_id_that_is_taken_and_a_call_too_many_are_refused() {
 }
 
 #[tokio::test]
+async fn a_cancelled_call_that_delivers_a_large_result_ends_at_once() {
+    let whale = Plugin::new("whale", "1.0.0")
+        .service("whale.give", async |Json(_): Json<String>, _| {
+            Ok("x".repeat(1 << 20))
+        });
+    let mut host = Host::of(whale);
+    let limits = plugin::SessionLimits {
+        concurrency: 1,
+        initial_credit: 2,
+        ..plugin::SessionLimits::default()
+    };
+    let (mut arrival, _) = host.attach(limits).await;
+    let call = invoke("whale.give", "");
+    for id in [2, 4] {
+        // It must not hold the only place any longer.
+        host.send(&arrival, id, HostBody::Invoke(call.clone().into()))
+            .await;
+        for _ in 0..2 {
+            let part = host.next(&mut arrival).await;
+            let is_part = matches!(part.body, Some(PluginBody::Chunk(_)));
+            assert!(is_part && part.id == id, "{:?}", part.id);
+        }
+        host.send(&arrival, id, HostBody::Cancel(common::Cancel::default()))
+            .await;
+        let end = host.answer(&mut arrival, id).await;
+        assert!(end.starts_with("cancelled: "), "{end}");
+    }
+}
+
+#[tokio::test]
 async fn a_plugin_comes_back_as_the_instance_that_it_was() {
     let mut host = Host::of(echo());
     let (arrival, _) = host.attach(plugin::SessionLimits::default()).await;
