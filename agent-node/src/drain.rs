@@ -30,10 +30,19 @@ impl Drain {
     /// Drains one instance and closes its stream. `reattach`: the plugin shall attach again.
     pub(crate) async fn instance(&self, instance: InstanceId, reattach: bool) {
         let deadline = Instant::now() + self.grace;
+        self.begin(instance);
+        self.finish(instance, reattach, deadline).await;
+    }
+
+    /// It takes no new calls from now on.
+    fn begin(&self, instance: InstanceId) {
         if self.plane.drain_instance(instance, &self.reason) {
             self.roster
                 .set_phase(instance, Phase::Draining, &self.reason);
         }
+    }
+
+    async fn finish(&self, instance: InstanceId, reattach: bool, deadline: Instant) {
         if timeout_at(deadline, self.plane.idle(instance))
             .await
             .is_err()
@@ -57,10 +66,20 @@ impl Drain {
 
     /// Drains all instances at once. Those that the agent did not start may attach again.
     pub(crate) async fn all(&self) {
+        let deadline = Instant::now() + self.grace;
         let instances = self.plane.instances(None);
+        for (instance, _) in &instances {
+            self.begin(*instance);
+        }
+        // Until all calls have ended, each instance may be needed by those that run at another.
+        let idle = instances
+            .iter()
+            .map(|(instance, _)| self.plane.idle(*instance));
+        // The grace is over: each of them says so below.
+        let _ = timeout_at(deadline, futures::future::join_all(idle)).await;
         let drains = instances
             .into_iter()
-            .map(|(instance, supervised)| self.instance(instance, !supervised));
+            .map(|(instance, supervised)| self.finish(instance, !supervised, deadline));
         futures::future::join_all(drains).await;
     }
 }

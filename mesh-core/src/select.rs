@@ -81,6 +81,8 @@ pub struct Wish<'a> {
     pub key: Option<u64>,
     /// The test groups that the call belongs to.
     pub groups: &'a Groups,
+    /// The caller's node stops: its own instances, which drain, still serve what is called there.
+    pub stopping: bool,
     /// Draws; a different one for each call.
     pub seed: u64,
 }
@@ -140,7 +142,7 @@ pub fn select(
 ) -> Result<Selected, MeshError> {
     let rows = table.provider_rows(wish.target.capability);
     let usable = |row: &&Provider| {
-        row.route.state.takes_calls()
+        (row.route.state.takes_calls() || is_left(wish, row))
             && fits(&wish.target, row)
             && !wish.avoid.contains(&row.route.instance)
     };
@@ -152,6 +154,13 @@ pub fn select(
         None => of_two(&candidates, wish, signal),
     };
     chosen.map(selected).ok_or_else(|| refusal(wish, rows))
+}
+
+/// Whether an instance drains with the caller's own node, and so takes the calls of those that finish there.
+fn is_left(wish: &Wish<'_>, row: &Provider) -> bool {
+    wish.stopping
+        && row.route.state == InstanceState::Draining
+        && row.route.node == *wish.origin.node
 }
 
 /// The less costly of two that are drawn from the best tier; the best of all if neither has room.

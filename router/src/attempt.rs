@@ -80,13 +80,20 @@ impl Inner {
             },
             key: (!key.is_empty()).then(|| Fnv1a::of(key.as_bytes())),
             groups: &request.groups,
+            stopping: false,
             seed: self.next_seed(),
         };
         let table = self.table.borrow();
         self.flights.note_lost(&self.bus, &table);
-        select(&table, &wish, &|instance| {
-            self.flights.signal(instance, now)
-        })
+        let signal = |instance| self.flights.signal(instance, now);
+        let selected = select(&table, &wish, &signal);
+        let stopping = || self.local.as_ref().is_some_and(|host| host.is_stopping());
+        if selected.is_err() && stopping() {
+            // Nobody else does; the host knows whose calls it still takes.
+            let stopping = true;
+            return select(&table, &Wish { stopping, ..wish }, &signal);
+        }
+        selected
     }
 
     /// The first template that provides a resource which nobody provides by its URI; none for what

@@ -23,6 +23,11 @@ pub trait LocalHost: Send + Sync {
         input: CallInput,
         deadline: Instant,
     ) -> Result<LocalCall, MeshError>;
+
+    /// Whether the node stops. Its instances drain then, but still serve those that finish there.
+    fn is_stopping(&self) -> bool {
+        false
+    }
 }
 
 /// A call that stays on the node. Dropping it before its end cancels the call.

@@ -19,6 +19,7 @@ mod suite {
     mod faults;
     mod graph;
     mod liveness;
+    mod nested_drain;
     mod new_plugin;
     mod overload;
     mod simulation;

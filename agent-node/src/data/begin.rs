@@ -32,8 +32,10 @@ impl Plane {
     ) -> Result<(SessionKey, u64), Box<Refused>> {
         let config = &self.shared.config;
         let mut state = self.lock();
+        let needed = state.is_needed(&call, &reply);
         let admitted = state.admit(
             instance,
+            needed,
             config.node.as_str(),
             config.max_in_flight,
             &self.shared.held,

@@ -146,6 +146,10 @@ impl Wake for MessageWaker {
 }
 
 impl LocalHost for Plane {
+    fn is_stopping(&self) -> bool {
+        self.lock().draining
+    }
+
     fn begin(
         &self,
         instance: InstanceId,

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use mesh_core::id::InstanceId;
 use mesh_core::manifest::Manifest;
 use mesh_proto::attach::PeerInfo;
+use mesh_proto::common;
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Situation, Usage, admit};
-use super::call::{CallerKey, InFlight};
+use super::call::{CallerKey, InFlight, ReplyPath};
 use super::held::Held;
 use super::load::Load;
 use super::out::OutQueue;
@@ -197,15 +198,28 @@ impl Sessions {
 }
 
 impl State {
-    /// Decides whether a call to an instance is taken.
+    /// Whether a call is of a plugin beside it that finishes its own calls while the agent stops: those
+    /// would break without it.
+    pub(super) fn is_needed(&mut self, call: &common::Call, reply: &ReplyPath) -> bool {
+        if !self.draining || !matches!(reply, ReplyPath::Local(_)) {
+            return false;
+        }
+        let caller = call.caller.as_ref();
+        let caller = caller.and_then(|caller| caller.instance.parse().ok());
+        let session = caller.and_then(|instance| self.sessions.of_instance(instance));
+        session.is_some_and(|session| session.machine.in_flight() > 0)
+    }
+
+    /// Decides whether a call to an instance is taken. `needed`: although the agent stops.
     pub(super) fn admit(
         &mut self,
         instance: InstanceId,
+        needed: bool,
         node: &str,
         max_in_flight: usize,
         held: &Held,
     ) -> Result<SessionKey, MeshError> {
-        let (used, agent_draining) = (self.calls.in_flight, self.draining);
+        let (used, agent_draining) = (self.calls.in_flight, self.draining && !needed);
         let key = self.sessions.key_of(instance);
         let Some((key, session)) = key.and_then(|key| Some((key, self.sessions.get(key)?))) else {
             let text = "the instance is not (or no longer) attached to this node";
@@ -218,7 +232,7 @@ impl State {
         let concurrency = session.plugin.as_ref().map_or(0, |it| it.concurrency);
         let situation = Situation {
             agent_draining,
-            draining: session.draining.as_deref(),
+            draining: session.draining.as_deref().filter(|_| !needed),
             ready: session.machine.stage() == Stage::Ready,
             hangs: session.pulse.hangs(),
             agent: Usage {

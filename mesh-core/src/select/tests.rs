@@ -14,6 +14,8 @@ use crate::state::InstanceState;
 use crate::table::tests::{manifest, revision, route};
 use crate::table::{InstanceRoute, NodeRoute, SpecId, TableUpdate};
 
+mod nobody;
+
 /// A table of instances, each as plugin, version, node and state; the first has id 0.
 fn table(rows: &[(&str, &str, &str, InstanceState)]) -> Table {
     let mut update = TableUpdate {
@@ -53,6 +55,7 @@ struct Ask<'a> {
     prefer: &'a [Near],
     key: Option<u64>,
     groups: &'a [(&'a str, &'a str)],
+    stopping: bool,
     signals: Vec<(u64, Signal)>,
     seed: u64,
 }
@@ -66,6 +69,7 @@ const ASK: Ask<'static> = Ask {
     prefer: &[Near::Node, Near::Zone],
     key: None,
     groups: &[],
+    stopping: false,
     signals: Vec::new(),
     seed: 0,
 };
@@ -115,6 +119,7 @@ impl Ask<'_> {
             },
             key: self.key,
             groups: &groups,
+            stopping: self.stopping,
             seed: self.seed,
         };
         static KNOWN: LazyLock<HashMap<InstanceId, u64>> =
@@ -522,30 +527,6 @@ fn a_degraded_instance_serves_when_no_healthy_one_does_even_on_the_own_node() {
         .of(&table),
         Ok(0)
     );
-}
-
-#[test]
-fn a_refusal_says_why_of_each_instance() {
-    let rows = [
-        ("a", "1.0.0", "m", Blocked),
-        ("a", "1.0.0", "n", Draining),
-        ("a", "1.0.0", "o", Active),
-    ];
-    assert_eq!(
-        Ask {
-            avoid: vec![2],
-            plugin: Some("a"),
-            ..ASK
-        }
-        .of(&table(&rows))
-        .expect_err("none"),
-        "unavailable: 3 instances provide service:add, none takes this call now: a@1.0.0 on m: \
-         blocked, needs time ^1, which nobody provides; a@1.0.0 on n: draining; a@1.0.0 on o: has \
-         failed this call already (plugin a)"
-    );
-    let many = table(&[rows[1]; 7]);
-    let line = ASK.of(&many).expect_err("none");
-    assert!(line.ends_with("; and 3 more"), "{line}");
 }
 
 #[test]

@@ -32,6 +32,9 @@ struct Nest {
     plugin: String,
     /// Milliseconds
     ms: u64,
+    /// Milliseconds until it begins
+    #[serde(default)]
+    first_ms: u64,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -102,6 +105,7 @@ async fn sleep(args: Sleep, ctx: Context) -> Result<String, ToolError> {
 /// Sleeps in another plugin.
 async fn nest(args: Nest, ctx: Context) -> Result<ToolOutput, ToolError> {
     let _running = Sleeping::begin();
+    tokio::time::sleep(Duration::from_millis(args.first_ms)).await;
     let arguments = serde_json::json!({"ms": args.ms});
     Ok(ctx.call_tool(&args.plugin, "sleep", &arguments).await?)
 }

@@ -1,10 +1,12 @@
 //! Calls that plugins make themselves.
 
 use mesh_core::error::{ErrorCode, MeshError};
+use mesh_core::state::Phase;
 use mesh_proto::common;
-use mesh_proto::plugin::{host_frame, plugin_frame};
+use mesh_proto::plugin::{Drained, host_frame, plugin_frame};
 
-use super::harness::{Node, finish, manifest};
+use super::harness::{Node, SOON, finish, manifest};
+use crate::drain::Drain;
 
 fn call(tool: &str, payload: impl Into<bytes::Bytes>) -> common::Call {
     common::Call {
@@ -201,4 +203,55 @@ async fn a_refusal_by_its_own_instance_is_no_word_about_the_call_that_it_works_o
         .await;
     let error = finish(outer).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::PluginFailed, "{error}");
+}
+
+#[tokio::test]
+async fn a_call_that_runs_while_the_node_stops_still_reaches_the_plugin_beside_it() {
+    let node = Node::start().await;
+    let mut time = node.plugin("time", &["now"]).await;
+    let mut planner = node.plugin("planner", &["plan"]).await;
+    let outer = node.call("plan", "{}");
+    let (id, _) = planner.invoked().await;
+    let drain = Drain {
+        plane: node.plane.clone(),
+        roster: node.roster.clone(),
+        grace: SOON,
+        reason: "the agent stops".to_owned(),
+    };
+    node.plane.drain();
+    let drained = tokio::spawn(async move { drain.all().await });
+    node.reaches(time.instance, Phase::Draining).await;
+    // Nobody was asked to leave yet.
+    planner
+        .send(1, plugin_frame::Body::Call(call("now", "{}").into()))
+        .await;
+    let (nested, _) = time.invoked().await;
+    let refused = finish(node.call("now", "{}")).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Draining);
+    time.answer(nested, "noon").await;
+    match planner.receive().await {
+        (1, host_frame::Body::Result(result)) => assert_eq!(result.payload, "noon"),
+        other => panic!("{other:?}"),
+    }
+    planner.answer(id, "planned").await;
+    assert_eq!(finish(outer).await.unwrap().payload, "planned");
+    // One that has nothing to finish takes nobody's time.
+    planner
+        .send(3, plugin_frame::Body::Call(call("now", "{}").into()))
+        .await;
+    for plugin in [&mut time, &mut planner] {
+        loop {
+            match plugin.receive().await {
+                (3, host_frame::Body::Error(error)) => {
+                    let error = MeshError::from(error);
+                    assert_eq!(error.code, ErrorCode::Draining);
+                }
+                (0, host_frame::Body::Drain(_)) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        let body = plugin_frame::Body::Drained(Drained {});
+        plugin.send(0, body).await;
+    }
+    drained.await.unwrap();
 }
