@@ -326,6 +326,14 @@ impl Bus {
         Ok(())
     }
 
+    /// Whether more waits to be sent than may: a node then takes no new calls, since their ends would wait,
+    /// too. What is said to callers meanwhile is bounded by their patience: a node of which nothing comes
+    /// gets no more calls within about a second.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.shared.outbox.congested()
+    }
+
     /// Waits until chunks are taken. A node that awaits this before it reads more from a plugin
     /// pushes back on it.
     pub async fn reply_room(&self) {
@@ -376,14 +384,41 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn neither_notices_nor_credits_pile_up_while_nothing_leaves() {
+    async fn results_that_do_not_leave_are_told_before_they_pile_up() {
+        let (bus, _driver) = nowhere().await;
+        let to = ReplyTo("x".into());
+        let result = |call_id| control::NodeReply {
+            call_id,
+            body: Some(Body::Result(common::Result {
+                payload: vec![0; 100 << 10].into(),
+                ..common::Result::default()
+            })),
+            chunks_before: 0,
+        };
+        let mut taken = 0;
+        while !bus.is_congested() {
+            taken += 1;
+            assert!(taken < 1_000);
+            bus.reply(&to, result(taken)).unwrap();
+        }
+        // Those of running calls are taken all the same.
+        bus.reply(&to, result(taken + 1)).unwrap();
+        assert_eq!(bus.stats().replies_lost.load(Ordering::Relaxed), 0);
+    }
+
+    async fn nowhere() -> (Bus, BusDriver) {
         let config = BusConfig {
             urls: "nats://127.0.0.1:1".to_owned(),
             credentials: None,
             client_name: "test".to_owned(),
             mesh: mesh_core::id::MeshName::default(),
         };
-        let (bus, _driver) = Bus::connect(config).await.unwrap();
+        Bus::connect(config).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn neither_notices_nor_credits_pile_up_while_nothing_leaves() {
+        let (bus, _driver) = nowhere().await;
         let to = ReplyTo("x".into());
         let mut waited = 0;
         for n in 0..20_000 {

@@ -4,7 +4,7 @@
 //! is full. Neither a caller nor an agent's dispatch loop may wait, so a frame that finds the queue
 //! full waits here, and all later frames queue up behind it; the driver carries them over. This queue
 //! is bounded by what goes into it: progress and log lines are left out as soon as it is more than
-//! short, callers and chunks are turned away when it is congested, and of what is always taken a call
+//! short, callers and chunks are turned away when it is congested, as are calls to a node, and of what is always taken a call
 //! has at most one end, one cancel and one waiting credit, to which later ones are added.
 //!
 //! The library's queue is kept short on purpose: what is in it when the connection breaks is sent

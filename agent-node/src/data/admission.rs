@@ -21,6 +21,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) instance: Usage,
     /// Bytes that the agent holds of calls, and from how many on it takes no more.
     pub(crate) bytes: Usage,
+    /// The connection to whoever called is congested.
+    pub(crate) bus_is_congested: bool,
     /// The queue to the plugin takes more.
     pub(crate) queue_has_room: bool,
     /// How long calls of the instance take.
@@ -82,6 +84,8 @@ pub(crate) fn admit(now: &Situation<'_>) -> Result<(), MeshError> {
             "the agent holds {} bytes of calls, which is its limit (agent.max_bytes_in_flight)",
             now.bytes.used
         )
+    } else if now.bus_is_congested {
+        "the node's connection to NATS does not take answers as fast as they come".to_owned()
     } else if !now.queue_has_room {
         "the plugin does not read its stream fast enough (agent.max_bytes_in_flight_per_instance)"
             .to_owned()
@@ -113,6 +117,7 @@ mod tests {
             },
             instance: Usage { used: 3, limit: 4 },
             bytes: Usage { used: 0, limit: 10 },
+            bus_is_congested: false,
             queue_has_room: true,
             mean_latency: Duration::from_millis(20),
         }
@@ -147,6 +152,13 @@ mod tests {
                     ..calm()
                 },
                 "agent.max_bytes_in_flight)",
+            ),
+            (
+                Situation {
+                    bus_is_congested: true,
+                    ..calm()
+                },
+                "connection to NATS",
             ),
             (
                 Situation {

@@ -32,10 +32,12 @@ impl Plane {
     ) -> Result<(SessionKey, u64), Box<Refused>> {
         let config = &self.shared.config;
         let mut state = self.lock();
+        let over_bus = matches!(reply, ReplyPath::Bus(_));
         let needed = state.is_needed(&call, &reply);
         let admitted = state.admit(
             instance,
             needed,
+            over_bus && self.shared.bus.is_congested(),
             config.node.as_str(),
             config.max_in_flight,
             &self.shared.held,
@@ -55,7 +57,6 @@ impl Plane {
             let error = MeshError::new(ErrorCode::InstanceGone, "the instance is gone");
             return Err(Box::new(Refused { reply, error }));
         };
-        let over_bus = matches!(reply, ReplyPath::Bus(_));
         let span = config
             .exporting
             .then(|| crate::spans::begin(&mut call, session.machine.place(), over_bus));

@@ -215,6 +215,7 @@ impl State {
         &mut self,
         instance: InstanceId,
         needed: bool,
+        bus_is_congested: bool,
         node: &str,
         max_in_flight: usize,
         held: &Held,
@@ -247,6 +248,7 @@ impl State {
                 used: held.bytes(),
                 limit: held.most,
             },
+            bus_is_congested,
             queue_has_room: session.out.has_room(),
             mean_latency: session.load.mean_latency(),
         };
