@@ -268,6 +268,9 @@ async fn run_data(
     };
     let streams = path.start(&tasks, stop);
     let plane = streams.plane.clone();
+    let metrics = &parts.context.metrics;
+    metrics.counters("router", streams.router.counters());
+    metrics.gauges("router", streams.router.gauges());
     tasks.spawn(
         "bus readiness",
         bus_ready.follow(bus.connected(), mesh_bus::NOT_CONNECTED, stop.clone()),

@@ -334,6 +334,8 @@ impl Seed {
         }
         let (router, driver) = Router::new(config, bus, self.table, None);
         tasks.spawn("router", driver.run(ending()));
+        self.context.metrics.counters("router", router.counters());
+        self.context.metrics.gauges("router", router.gauges());
         self.shared.add_router(router.clone());
 
         let shard = Arc::new(Shard {

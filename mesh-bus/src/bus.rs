@@ -26,12 +26,9 @@ use crate::pending::PendingCall;
 use crate::shared::Shared;
 use crate::slot::Target;
 use crate::slots::{Effects, Slots};
-use crate::stats::{BusStats, add};
+use crate::stats::{BusStats, Reading, add};
 use crate::upload::{CallInput, Upload};
 use crate::wire;
-
-/// A number for metrics: its name, what it says, its value.
-type Reading = (&'static str, &'static str, u64);
 
 /// A process's connection for calls and beacons. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -52,6 +52,6 @@ pub use load::Loads;
 pub use messages::{MessageSender, MessageSource, messages};
 pub use node::{NodeInbox, ReplyTo};
 pub use pending::PendingCall;
-pub use stats::BusStats;
+pub use stats::{BusStats, Reading};
 pub use store::{RegistryStore, StoreConfig, StoreDriver, StoreError, StoreEvent, StoreFollower};
 pub use upload::{CallInput, Upload};

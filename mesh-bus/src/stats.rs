@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// A number for metrics: its name, what it says, its value.
+pub type Reading = (&'static str, &'static str, u64);
+
 /// Counters of one bus connection since its start; read them with any ordering.
 #[derive(Debug, Default)]
 pub struct BusStats {
@@ -42,7 +45,7 @@ pub struct BusStats {
 
 impl BusStats {
     /// All counters: name, what it counts, value.
-    pub(crate) fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
+    pub(crate) fn all(&self) -> Vec<Reading> {
         [
             ("calls", "Calls begun", &self.calls),
             (

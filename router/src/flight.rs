@@ -14,6 +14,8 @@ use mesh_core::select::{Health, Signal};
 use mesh_core::table::{InstanceRoute, Table};
 use tokio::time::Instant;
 
+use crate::stats::Remedies;
+
 /// A measured latency is worth something for so long: an instance that was slow once and got no more
 /// calls is to be tried again.
 const LATENCY_LIFE: Duration = Duration::from_secs(10);
@@ -109,6 +111,26 @@ struct Book {
     budget: RetryBudget,
     /// The states of the bus's list of lost nodes and of the table by which instances are noted as lost.
     noted: (u64, Revision),
+    remedies: Remedies,
+}
+
+impl Book {
+    /// A call to an instance has ended, or a trial of it. True: the instance is an outlier.
+    fn ended(
+        &mut self,
+        instance: InstanceId,
+        trial: bool,
+        outcome: Outcome,
+        now: Duration,
+    ) -> bool {
+        let Some(busy) = self.instances.get_mut(&instance) else {
+            return false;
+        };
+        let was_out = busy.outlier.is_ejected();
+        let outlier = busy.outlier.ended(trial, outcome, now);
+        self.remedies.returns += u64::from(was_out && !busy.outlier.is_ejected());
+        outlier
+    }
 }
 
 /// How each instance does. Cheap to clone.
@@ -134,10 +156,8 @@ impl Flight {
         }
         let now = Instant::now() - self.flights.0.started;
         let mut book = self.flights.lock();
-        if let Some(busy) = book.instances.get_mut(&self.instance) {
-            // A trial that goes well makes no outlier.
-            let _ = busy.outlier.ended(true, Outcome::Well, now);
-        }
+        // A trial that goes well makes no outlier.
+        book.ended(self.instance, true, Outcome::Well, now);
     }
 
     /// The call has ended. True: the instance is an outlier.
@@ -155,7 +175,7 @@ impl Flight {
             busy.took(now.saturating_duration_since(self.begun), now);
         }
         let now = now - self.flights.0.started;
-        busy.outlier.ended(self.trial, outcome, now)
+        book.ended(self.instance, self.trial, outcome, now)
     }
 }
 
@@ -215,7 +235,23 @@ impl Flights {
 
     /// Takes a retry out of the budget. False: there is none left.
     pub fn may_retry(&self, now: Instant) -> bool {
-        self.lock().budget.take(now - self.0.started)
+        let mut book = self.lock();
+        let may = book.budget.take(now - self.0.started);
+        book.remedies.retries += u64::from(may);
+        book.remedies.refused_retries += u64::from(!may);
+        may
+    }
+
+    /// What was done about failures.
+    pub fn remedies(&self) -> Remedies {
+        self.lock().remedies
+    }
+
+    /// How many instances are left out.
+    pub fn ejected(&self) -> usize {
+        let book = self.lock();
+        let all = book.instances.values();
+        all.filter(|busy| busy.outlier.is_ejected()).count()
     }
 
     /// Leaves an outlier out for a while, unless too many of its `mates` (all who provide what it
@@ -232,6 +268,7 @@ impl Flights {
         }
         if let Some(busy) = book.instances.get_mut(&instance) {
             busy.outlier.eject(now - self.0.started);
+            book.remedies.ejections += 1;
         }
         true
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mesh_bus::Bus;
+use mesh_bus::{Bus, Reading};
 use mesh_core::hash::spread;
 use mesh_core::id::PluginName;
 use mesh_core::table::Table;
@@ -110,6 +110,28 @@ impl Router {
     #[must_use]
     pub fn stats(&self) -> BTreeMap<PluginName, PluginStats> {
         self.inner.stats.all()
+    }
+
+    /// Reads what this router did about failures, for whoever shows metrics. Nothing once the router
+    /// is gone.
+    pub fn counters(&self) -> impl Fn() -> Vec<Reading> + Send + Sync + use<> {
+        let inner = Arc::downgrade(&self.inner);
+        move || match inner.upgrade() {
+            Some(inner) => inner.flights.remedies().all(),
+            None => Vec::new(),
+        }
+    }
+
+    /// As [`Router::counters`], for what goes up and down.
+    pub fn gauges(&self) -> impl Fn() -> Vec<Reading> + Send + Sync + use<> {
+        let inner = Arc::downgrade(&self.inner);
+        move || match inner.upgrade() {
+            Some(inner) => {
+                let out = inner.flights.ejected() as u64;
+                vec![("outliers", "Instances that are left out", out)]
+            }
+            None => Vec::new(),
+        }
     }
 
     /// The last beacon of every node that was heard within the last minute.

@@ -1,9 +1,10 @@
-//! What a router knows of its own calls, per plugin.
+//! What a router knows of its own calls: per plugin, and what it did about failures.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mesh_bus::Reading;
 use mesh_core::id::PluginName;
 
 /// What this router's calls to one plugin came to, since its start.
@@ -15,6 +16,43 @@ pub struct PluginStats {
     pub errors: u64,
     /// Mean time from begin to end of all calls.
     pub mean_latency: Duration,
+}
+
+/// What a router did about failures, since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Remedies {
+    pub retries: u64,
+    pub refused_retries: u64,
+    pub ejections: u64,
+    pub returns: u64,
+}
+
+impl Remedies {
+    /// For whoever shows metrics: name, what it counts, value.
+    pub fn all(self) -> Vec<Reading> {
+        vec![
+            (
+                "retries",
+                "Calls sent again after they failed",
+                self.retries,
+            ),
+            (
+                "retries_over_budget",
+                "Calls not sent again because the budget of retries was spent",
+                self.refused_retries,
+            ),
+            (
+                "outlier_ejections",
+                "Instances left out because they failed calls",
+                self.ejections,
+            ),
+            (
+                "outlier_returns",
+                "Instances that were left out and came back, as a call to them went well",
+                self.returns,
+            ),
+        ]
+    }
 }
 
 #[derive(Debug, Default)]

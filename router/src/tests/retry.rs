@@ -13,6 +13,15 @@ use crate::flight::Report;
 
 use super::{World, done, failed, id, impatient};
 
+impl World {
+    /// A number that is shown of the router.
+    fn shown(&self, name: &str) -> u64 {
+        let (counters, gauges) = (self.router.counters()(), self.router.gauges()());
+        let mut all = counters.into_iter().chain(gauges);
+        all.find(|one| one.0 == name).unwrap().2
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_nobody_takes_is_kept_for_a_while_and_tried_again() {
     let mut config = impatient("own");
@@ -133,6 +142,8 @@ async fn when_too_many_calls_are_sent_again_the_others_keep_their_error_and_say_
     }
     // A thousand saved up, a fifth of the calls, ten a second.
     assert!((1_600..2_000).contains(&twice), "{twice} and {once}");
+    assert_eq!(world.shown("retries"), u64::from(twice));
+    assert_eq!(world.shown("retries_over_budget"), u64::from(once));
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,6 +155,8 @@ async fn an_instance_that_fails_calls_is_left_out_and_tried_by_one_call_at_a_tim
     }
     let asked = || world.begun().iter().filter(|one| **one == id(1)).count();
     assert_eq!(asked(), 5);
+    assert_eq!(world.shown("outlier_ejections"), 1);
+    assert_eq!(world.shown("outliers"), 1);
     for _ in 0..50 {
         world.call("once").await.unwrap();
     }
@@ -173,6 +186,9 @@ async fn an_instance_that_fails_calls_is_left_out_and_tried_by_one_call_at_a_tim
         .collect();
     assert!(asked() > 5, "it is back");
     drop((stream, held));
+    assert_eq!(world.shown("outlier_ejections"), 1);
+    assert_eq!(world.shown("outlier_returns"), 1);
+    assert_eq!(world.shown("outliers"), 0);
 }
 
 #[tokio::test]

@@ -154,6 +154,11 @@ async fn calls_to_an_agent_that_was_killed_end_within_a_second_or_are_answered_e
     mesh.agents[1].kill();
     judge(naps, sleeps, lost_at, SOON, "node-b has gone").await;
     calls_are_quick(&mesh, 50).await;
+    for name in ["retries", "outlier_ejections"] {
+        let name = format!("plugmesh_router_{name}_total");
+        let shown = metric(&mesh.gateway, &name).await.unwrap();
+        assert!(shown > 0, "{name}");
+    }
 }
 
 #[tokio::test]
