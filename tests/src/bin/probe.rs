@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use harness::{load, streams};
 use plugmesh_sdk::{
-    ChunkSender, Context, Json, LogLevel, NoArgs, Payload, Plugin, Prompt, Resource,
+    ChunkSender, Context, Json, LogLevel, NoArgs, Payload, Plugin, Prompt, RequestStream, Resource,
     ResourceTemplate, Service, Target, Tool, ToolError, ToolOutput,
 };
 use schemars::JsonSchema;
@@ -235,6 +235,16 @@ fn main() -> ExitCode {
         .service("probe.work", async |Json(args): Json<Sleep>, ctx| {
             work(args, ctx).await
         })
+        .client_streaming_service(
+            "probe.take",
+            async |_: (), mut messages: RequestStream, _| {
+                let mut taken = 0_u32;
+                while messages.next().await?.is_some() {
+                    taken += 1;
+                }
+                Ok(Json(taken))
+            },
+        )
         .streaming_service(
             "probe.count",
             async |Json(count): Json<u32>, mut chunks: ChunkSender, _| {

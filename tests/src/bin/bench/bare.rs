@@ -83,7 +83,7 @@ async fn forward(url: &str, socket: &str) -> anyhow::Result<()> {
 }
 
 /// Unary calls on `/bench.Echo/Unary`, a stream of frames on `/bench.Echo/Stream`, numbers up to one on
-/// `/bench.Echo/Count`; `address` is one of TCP or the path of a Unix socket.
+/// `/bench.Echo/Count`, how many messages came on `/bench.Echo/Take`; `address` is one of TCP or the path of a Unix socket.
 async fn grpc(address: &str) -> anyhow::Result<()> {
     let unary = tower::service_fn(|request: http::Request<axum::body::Body>| async {
         let echo = tower::service_fn(|request: Request<Bytes>| async {
@@ -118,8 +118,23 @@ async fn grpc(address: &str) -> anyhow::Result<()> {
             .await;
         Ok::<_, Infallible>(answer)
     });
+    let take = tower::service_fn(|request: http::Request<axum::body::Body>| async {
+        let take = tower::service_fn(|request: Request<Streaming<Bytes>>| async move {
+            let mut messages = request.into_inner();
+            let mut taken = 0_u32;
+            while messages.message().await?.is_some() {
+                taken += 1;
+            }
+            Ok::<_, Status>(Response::new(Bytes::from(taken.to_string())))
+        });
+        let answer = tonic::server::Grpc::new(RawCodec)
+            .client_streaming(take, request)
+            .await;
+        Ok::<_, Infallible>(answer)
+    });
     let routes = axum::Router::new()
         .route_service("/bench.Echo/Count", count)
+        .route_service("/bench.Echo/Take", take)
         .route_service("/bench.Echo/Unary", unary)
         .route_service("/bench.Echo/Stream", stream);
     let server = mesh_runtime::grpc::server().add_routes(tonic::service::Routes::from(routes));

@@ -136,6 +136,19 @@ pub async fn grpc_count(address: &str, count: u32) -> anyhow::Result<Streaming<B
     Ok(answer.into_inner())
 }
 
+/// How many messages of a client-streaming call were taken.
+pub async fn grpc_take(
+    address: &str,
+    messages: impl Stream<Item = Bytes> + Send + 'static,
+) -> anyhow::Result<Bytes> {
+    let mut client = tonic::client::Grpc::new(channel(address).await?);
+    client.ready().await?;
+    let path = PathAndQuery::from_static("/bench.Echo/Take");
+    let request = tonic::Request::new(messages);
+    let answer = client.client_streaming(request, path, RawCodec).await?;
+    Ok(answer.into_inner())
+}
+
 /// Frames with an id on one gRPC stream, as the plugin protocol has them.
 pub async fn grpc_stream(address: &str, payload: Bytes) -> anyhow::Result<Call> {
     let (frames, queue) = mpsc::channel(1_024);

@@ -13,6 +13,7 @@
 mod bare;
 mod caller;
 mod calls;
+mod choice;
 mod clients;
 mod mcp;
 mod memory;
@@ -95,8 +96,10 @@ async fn run(mut bench: Bench) -> anyhow::Result<()> {
         calls::neighbour(&mut bench, &mesh).await?;
         payloads::echo(&mut bench, &mesh).await?;
         streams::server_streaming(&mut bench, &mesh).await?;
+        streams::client_streaming(&mut bench, &mesh).await?;
         mcp::tools_call(&mut bench, &mesh).await?;
     }
+    choice::choice(&mut bench)?;
     scale::scale(&mut bench).await?;
     overload::overload(&mut bench).await?;
     memory::memory(&mut bench).await?;

@@ -1,12 +1,14 @@
-//! Answers of many small chunks, and what a slow reader does to a fast one.
+//! Answers of many small chunks, requests of many small messages, and what a slow reader does to a fast
+//! one.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
 use harness::load::middle;
 use harness::mesh::Mesh;
 use harness::process;
-use router::{CallEvent, CallStream};
+use router::{CallEvent, CallOutput, CallStream, messages};
 
 use crate::caller::{Caller, request};
 use crate::clients;
@@ -39,17 +41,10 @@ pub async fn server_streaming(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<
             let pids = [own, grpc.process.pid()];
             bare.push(timed(&pids, read_bare(&grpc.address)).await?);
         }
-        let rate = |runs: &[(f64, f64)]| middle(runs.iter().map(|run| f64::from(CHUNKS) / run.0));
-        let cpu =
-            |runs: &[(f64, f64)]| middle(runs.iter().map(|run| run.1 * 1e6 / f64::from(CHUNKS)));
-        bench.report.add(
-            "stream.chunks",
-            "1,000,000 numbers",
-            [
-                Figure::beside("throughput", "chunks/s", rate(&ours), rate(&bare)),
-                Figure::beside("CPU per chunk", "µs", cpu(&ours), cpu(&bare)),
-            ],
-        );
+        let figures = figures(&ours, &bare);
+        bench
+            .report
+            .add("stream.chunks", "1,000,000 numbers", figures);
         watch.report(bench, "stream.chunks.memory");
     }
     if bench.wants("stream.slow_reader") {
@@ -79,6 +74,81 @@ pub async fn server_streaming(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<
         watch.report(bench, "stream.slow_reader.memory");
     }
     Ok(())
+}
+
+pub async fn client_streaming(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
+    if !bench.wants("stream.messages") {
+        return Ok(());
+    }
+    let caller = Caller::connect(mesh).await?;
+    let agent = mesh.agents[0].pid();
+    let probe = plugin_pid(mesh, "probe").await?;
+    let own = std::process::id();
+    let grpc = Grpc::start(bench.folder.path()).await;
+    let pids = [own, mesh.nats.process.pid(), agent, probe];
+    let bare_pids = [own, grpc.process.pid()];
+    let watch = Watch::start(&[("agent", agent), ("plugin", probe), ("caller", own)]);
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..bench.rounds {
+        ours.push(timed(&pids, send_all(&caller)).await?);
+        let work = async {
+            let taken = clients::grpc_take(&grpc.address, futures::stream::iter(numbers()));
+            all_were_taken(&taken.await?)
+        };
+        bare.push(timed(&bare_pids, work).await?);
+    }
+    let figures = figures(&ours, &bare);
+    bench
+        .report
+        .add("stream.messages", "1,000,000 numbers", figures);
+    watch.report(bench, "stream.messages.memory");
+    Ok(())
+}
+
+fn numbers() -> impl Iterator<Item = Bytes> + Send {
+    (0..CHUNKS).map(|number| Bytes::from(number.to_string()))
+}
+
+/// Sends messages as fast as they are taken.
+async fn send_all(caller: &Caller) -> anyhow::Result<()> {
+    let (sender, source) = messages(64);
+    let mut request = request("service:probe.take", "probe", Bytes::new())?;
+    request.timeout = Duration::from_secs(120);
+    request.messages = Some(source);
+    let answer = caller.router.call(request).finish();
+    let send = async move {
+        for message in numbers() {
+            sender.send(message).await;
+        }
+        // Dropped here, which ends the messages.
+        drop(sender);
+        std::future::pending().await
+    };
+    let answer: CallOutput = tokio::select! {
+        answer = answer => answer?,
+        never = send => never,
+    };
+    all_were_taken(&answer.payload)
+}
+
+fn all_were_taken(answer: &[u8]) -> anyhow::Result<()> {
+    let text = std::str::from_utf8(answer)?;
+    anyhow::ensure!(
+        text == CHUNKS.to_string(),
+        "{text} messages were taken of {CHUNKS}"
+    );
+    Ok(())
+}
+
+/// How fast small messages went, and what each cost.
+fn figures(ours: &[(f64, f64)], bare: &[(f64, f64)]) -> [Figure; 2] {
+    let count = f64::from(CHUNKS);
+    let rate = |runs: &[(f64, f64)]| middle(runs.iter().map(|run| count / run.0));
+    let cpu = |runs: &[(f64, f64)]| middle(runs.iter().map(|run| run.1 * 1e6 / count));
+    [
+        Figure::beside("throughput", "chunks/s", rate(ours), rate(bare)),
+        Figure::beside("CPU per chunk", "µs", cpu(ours), cpu(bare)),
+    ]
 }
 
 fn count(caller: &Caller, most: u32) -> anyhow::Result<CallStream> {
