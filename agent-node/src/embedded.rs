@@ -167,11 +167,13 @@ impl EmbeddedAgent {
         self.streams.plane.held()
     }
 
-    /// Tells the mesh and refuses new calls, lets end what runs, drains the plugins, closes their streams.
+    /// Tells the mesh and refuses new calls, lets end what runs, drains the plugins, closes their streams,
+    /// takes no more calls from the bus.
     pub async fn drain(&self, reason: &str) {
         self.roster.drain_all(reason);
         self.streams.plane.drain();
         self.drains(reason).all().await;
+        self.streams.plane.leave().await;
     }
 
     /// Drains one instance and closes its stream; the plugin is asked to attach again.
@@ -214,4 +216,85 @@ fn drawn_instance() -> InstanceId {
     let mut random = [0; 10];
     fastrand::fill(&mut random);
     InstanceId::new(0, random)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a failed test may panic")]
+mod tests {
+    use bytes::Bytes;
+    use mesh_bus::memory::Broker;
+    use mesh_bus::{BusLimits, CallEvent};
+    use mesh_core::capability::Capability;
+    use mesh_core::error::Processed;
+    use mesh_proto::common::Call;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// A bus whose driver is one of the tasks.
+    async fn bus(broker: &Broker, tasks: &Tasks) -> Bus {
+        let connected = broker.connect(MeshName::default(), BusLimits::default());
+        let (bus, driver, _) = connected.await.unwrap();
+        tasks.spawn("bus", driver.run(tasks.token().cancelled_owned()));
+        let mut up = bus.connected();
+        up.wait_for(|up| *up).await.unwrap();
+        bus
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_who_hear_late_that_an_agent_leaves_are_told_that_nothing_was_processed() {
+        let (broker, rest) = (Broker::new(1), Tasks::new());
+        broker.set_delay(Duration::from_millis(20)..=Duration::from_millis(20));
+        let passes = broker.clone();
+        rest.spawn("broker", async move { passes.run().await });
+        let (of_agent, node) = (rest.child(), NodeId::new("node-1").unwrap());
+        let config = EmbeddedConfig {
+            mesh: MeshName::default(),
+            node: node.clone(),
+            generation: Generation(1),
+            max_in_flight: 100,
+            max_per_instance: 100,
+            grace: Duration::from_secs(1),
+            beacon_interval: Duration::from_millis(250),
+            router: RouterConfig::new(node.clone()),
+        };
+        let own = bus(&broker, &of_agent).await;
+        let (_table, tables) = watch::channel(Arc::default());
+        let agent = EmbeddedAgent::start(config, own, tables, &of_agent);
+        let caller = bus(&broker, &rest).await;
+        let begin = || {
+            let call = Call {
+                capability: Some((&"service:work".parse::<Capability>().unwrap()).into()),
+                ..Call::default()
+            };
+            let deadline = Instant::now() + Duration::from_secs(5);
+            let instance = drawn_instance();
+            caller.begin_call(&node, Generation(1), instance, call, Bytes::new(), deadline)
+        };
+        sleep(Duration::from_millis(200)).await;
+        let leave = async {
+            sleep(Duration::from_millis(100)).await;
+            agent.drain("the agent stops").await;
+            of_agent.cancel();
+        };
+        let calls = async {
+            let mut calls = Vec::new();
+            for _ in 0..300 {
+                calls.push(begin().unwrap());
+                sleep(Duration::from_millis(1)).await;
+            }
+            calls
+        };
+        let ((), calls) = tokio::join!(leave, calls);
+        for (number, mut call) in calls.into_iter().enumerate() {
+            let CallEvent::End(Err(error)) = call.next().await else {
+                panic!("call {number} has another end");
+            };
+            assert_eq!(
+                error.code.processed(),
+                Processed::No,
+                "call {number}: {error}"
+            );
+        }
+    }
 }

@@ -196,7 +196,7 @@ async fn drain(parts: &Parts, plane: &Plane) {
     parts.roster.drain_all(reason);
     plane.drain();
     parts.drain(plane, reason).all().await;
-    plane.leave();
+    plane.leave().await;
 }
 
 impl Parts {

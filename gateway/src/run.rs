@@ -41,8 +41,12 @@ use crate::publish::Publisher;
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// Time in which the next request of a connection is still refused in words, before all that are open
-/// are closed: a client can't tell whether a request on a connection that just closes was processed.
-const LINGER: Duration = Duration::from_millis(500);
+/// are closed: a client can't tell whether a request on a connection that just closes was processed. One
+/// that was refused elsewhere and comes back to a connection that it kept shall be in time.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How often it is asked whether all of them are closed.
+const LOOK: Duration = Duration::from_millis(25);
 
 /// Why the gateway could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -279,7 +283,7 @@ impl Gateway {
     /// Waits until the clients have closed their connections: each answer tells them to.
     async fn no_connections(&self) {
         while self.connections.get() > 0 {
-            tokio::time::sleep(LINGER / 20).await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 }

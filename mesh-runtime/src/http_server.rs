@@ -100,8 +100,9 @@ pub async fn serve<S, B>(
 {
     let begin = |stream, permit: Option<OwnedSemaphorePermit>| {
         let (service, ending, open) = (service.clone(), ending.clone(), open.clone());
+        // Here and not in the task: who waits for all to end must not miss one that has not begun.
+        open.inc();
         tasks.spawn("http connection", async move {
-            open.inc();
             serve_connection(stream, service, ending, limits).await;
             open.dec();
             drop(permit);
@@ -164,7 +165,9 @@ where
         tracing::debug!(%error, "a connection was closed at once");
         return;
     }
+    // What a client has sent already is answered although all is to close.
     let spoke = tokio::select! {
+        biased;
         spoke = speaks_in_time(&stream, limits.header_timeout) => spoke,
         () = ending.close.cancelled() => false,
     };
@@ -183,6 +186,7 @@ where
     let io = TokioIo::new(StallGuard::new(stream, limits.stall));
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
         () = ending.close.cancelled() => {
             connection.as_mut().graceful_shutdown();

@@ -22,6 +22,7 @@ pub mod otlp;
 pub mod ports;
 pub mod process;
 pub mod raw_codec;
+pub mod session;
 pub mod sim;
 pub mod streams;
 pub mod transcript;

@@ -87,9 +87,11 @@ async fn end_torn_uploads(plane: Plane, bus: Bus, stop: CancellationToken) {
 
 /// Takes calls from the bus once the subscription has landed.
 async fn take_calls(plane: Plane, bus: Bus, generation: Generation, stop: CancellationToken) {
+    let _left = plane.shared.left.clone().drop_guard();
     let served = tokio::select! {
         biased;
         () = stop.cancelled() => return,
+        () = plane.shared.leaving.cancelled() => return,
         served = bus.serve_node(plane.node(), generation) => served,
     };
     match served {

@@ -1,6 +1,7 @@
 //! The plane: what the tasks of the data path, the supervisor and the control session call.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mesh_bus::Bus;
 use mesh_core::error::{ErrorCode, MeshError, Place};
@@ -11,7 +12,7 @@ use mesh_proto::control;
 use mesh_proto::plugin::{HostFrame, StateChange, host_frame};
 use mesh_proto::status::to_status;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::call::{InFlight, ReplyPath};
@@ -20,6 +21,13 @@ use super::out::{OutQueue, OutStream};
 use super::state::{Calls, Session, SessionKey, State};
 use crate::metrics::AgentMetrics;
 use crate::session::{End, Machine};
+
+/// How long calls are still refused in words when the agent has drained: until all routers know. NATS's
+/// library forgets a subscription before the broker does, and what comes between is lost.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// How long what has come before may then take to be answered.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// What the plane is made with.
 #[derive(Debug)]
@@ -57,6 +65,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// No more requests are taken from the bus.
     pub(super) leaving: CancellationToken,
+    /// None comes any more, and all that came before are answered.
+    pub(super) left: CancellationToken,
     /// The earliest deadline became earlier.
     pub(super) earlier_deadline: Notify,
 }
@@ -71,6 +81,7 @@ impl Plane {
                 metrics,
                 state: Mutex::default(),
                 leaving: CancellationToken::new(),
+                left: CancellationToken::new(),
                 earlier_deadline: Notify::new(),
             }),
         }
@@ -143,9 +154,15 @@ impl Plane {
         self.lock().draining = true;
     }
 
-    /// The agent has drained: what still comes finds nobody who listens, and so was not processed.
-    pub(crate) fn leave(&self) {
+    /// The agent has drained: what still comes after this finds nobody who listens, and so was not processed.
+    /// All that came before is answered: it would be lost with the connection, and its callers could not
+    /// tell what became of it.
+    pub(crate) async fn leave(&self) {
+        sleep(LINGER).await;
         self.shared.leaving.cancel();
+        if timeout(LEAVE, self.shared.left.cancelled()).await.is_err() {
+            tracing::debug!("calls that came last were not answered in time");
+        }
     }
 
     /// Calls that run on this node.

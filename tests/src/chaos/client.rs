@@ -84,6 +84,19 @@ pub struct Plan {
     pub first: u64,
 }
 
+impl Plan {
+    /// As many clients as a suite may have beside others.
+    pub fn of_suite(gateways: Vec<u16>) -> Self {
+        Self {
+            gateways,
+            clients: 16,
+            hold: Duration::from_millis(30),
+            pace: Pace::Closed,
+            first: 1,
+        }
+    }
+}
+
 /// What is known of the calls so far.
 #[derive(Debug, Default)]
 pub struct Seen {

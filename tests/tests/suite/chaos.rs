@@ -1,9 +1,7 @@
 //! A small `make chaos`: a round of the faults that no other suite has, under load, with every call
 //! held against the ledger that the plugins wrote.
 
-use std::time::Duration;
-
-use harness::chaos::client::{Clients, Pace, Plan, Seen};
+use harness::chaos::client::{Clients, Plan, Seen};
 use harness::chaos::fault::Fault;
 use harness::chaos::rounds::{self, Settled};
 use harness::chaos::world::World;
@@ -11,13 +9,7 @@ use harness::chaos::world::World;
 #[tokio::test]
 async fn no_call_is_lost_silently_or_done_twice_while_parts_of_the_mesh_go_away() {
     let mut world = World::start(2, 1).await;
-    let clients = Clients::start(Plan {
-        gateways: world.gateways(),
-        clients: 16,
-        hold: Duration::from_millis(30),
-        pace: Pace::Closed,
-        first: 1,
-    });
+    let clients = Clients::start(Plan::of_suite(world.gateways()));
     // (the fault, its turn: which victim, and for how long)
     let faults = [
         (Fault::PluginKill, 0),

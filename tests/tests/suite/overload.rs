@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use harness::http_client::{self, Answer};
 use harness::mesh::{Mesh, PATIENCE, Plan};
+use harness::session::Session;
 use harness::wait;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -56,12 +57,11 @@ async fn keep_busy(mesh: &Arc<Mesh>, calls: usize) -> JoinSet<()> {
     busy
 }
 
-async fn post(mesh: &Mesh, more: &[(&str, &str)], body: Value) -> Answer {
-    let mut headers = vec![
+async fn post(mesh: &Mesh, body: Value) -> Answer {
+    let headers = [
         ("content-type", "application/json"),
         ("accept", "application/json, text/event-stream"),
     ];
-    headers.extend(more);
     http_client::request("POST", &mesh.mcp_url(), &headers, body.to_string())
         .await
         .unwrap()
@@ -94,24 +94,14 @@ fn assert_says_later(answer: &Answer, status: u16) {
 async fn a_full_plugin_is_told_by_status_header_and_body_in_both_eras() {
     let mesh = mesh("max_in_flight_per_instance = 2\n", "").await;
     // A session begins before: it has to do with the gateway alone.
-    let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-        "protocolVersion": "2025-11-25", "capabilities": {},
-        "clientInfo": {"name": "test", "version": "0"}}});
-    let begun = post(&mesh, &[], initialize).await;
-    let session = begun.headers["mcp-session-id"].to_str().unwrap().to_owned();
-    let of_session = [
-        ("mcp-session-id", session.as_str()),
-        ("mcp-protocol-version", "2025-11-25"),
-    ];
-    let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
-    assert_eq!(post(&mesh, &of_session, initialized).await.status, 202);
-    let good = post(&mesh, &of_session, echo()).await;
+    let session = Session::begin(&mesh.mcp_url()).await;
+    let good = session.post(echo()).await.unwrap();
     assert_eq!(good.status, 200, "{good:?}");
     assert_eq!(good.json()["result"]["content"][0]["text"], "x");
 
     let mut busy = keep_busy(&mesh, 2).await;
-    assert_says_later(&post(&mesh, &[], echo()).await, 429);
-    assert_says_later(&post(&mesh, &of_session, echo()).await, 429);
+    assert_says_later(&post(&mesh, echo()).await, 429);
+    assert_says_later(&session.post(echo()).await.unwrap(), 429);
     let python = std::env::var("PLUGMESH_TEST_PYTHON").expect("set by make test");
     for era in ["2026-07-28", "2025-11-25"] {
         // Anew, because a busy machine may take long to start Python.
@@ -138,12 +128,12 @@ async fn a_full_plugin_is_told_by_status_header_and_body_in_both_eras() {
 async fn a_full_gateway_refuses_what_is_too_much_and_goes_on_with_the_rest() {
     let mesh = mesh("", "max_in_flight = 3\n").await;
     let busy = keep_busy(&mesh, 3).await;
-    assert_says_later(&post(&mesh, &[], echo()).await, 503);
+    assert_says_later(&post(&mesh, echo()).await, 503);
     assert_eq!(mesh.gateway.ready().await.unwrap().status, 200);
     drop(busy);
     // Those who went away make room.
     wait::until("a call is taken again", PATIENCE, || async {
-        let answer = post(&mesh, &[], echo()).await;
+        let answer = post(&mesh, echo()).await;
         if answer.status == 200 {
             return Ok(());
         }
@@ -182,5 +172,5 @@ async fn slow_uploads_take_no_more_memory_than_is_allowed_and_keep_nobody_else_o
         }
     }
     assert!(refused >= 5, "{refused} of 8 were refused");
-    assert_eq!(post(&mesh, &[], echo()).await.status, 200);
+    assert_eq!(post(&mesh, echo()).await.status, 200);
 }
