@@ -1,20 +1,55 @@
-//! Free ports, each handed out once in a process.
+//! Free ports for servers of this process, which may bind them later, and again after a restart.
+//!
+//! Nobody else takes them meanwhile. They are below those that a system gives to connections and to who
+//! asks for any port. And a process of ours has them in blocks, each locked by a file for as long as the
+//! process lives, so that suites may run side by side.
 
-use std::collections::HashSet;
+use std::fs::File;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::sync::Mutex;
 
-static HANDED_OUT: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+/// Linux gives to connections what is above 32767, macOS what is above 49151.
+const FIRST: u16 = 10_000;
+const BLOCKS: u16 = 220;
+const BLOCK: u16 = 100;
 
-/// A port of loopback that nothing listens on and that this process was not given before.
+struct Block {
+    left: Range<u16>,
+    _lock: File,
+}
+
+/// The blocks of this process; ports are left in the last one alone.
+static OF_THIS: Mutex<Vec<Block>> = Mutex::new(Vec::new());
+
+/// A port of loopback that nothing listens on and that no process of ours was given.
 pub fn free() -> u16 {
-    let mut guard = HANDED_OUT.lock().unwrap();
-    let taken = guard.get_or_insert_default();
+    let mut blocks = OF_THIS.lock().unwrap();
     loop {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        if taken.insert(port) {
+        let left = blocks.last_mut().map(|block| &mut block.left);
+        let mut left = left.into_iter().flatten();
+        if let Some(port) = left.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
             return port;
         }
+        blocks.push(next_block());
     }
+}
+
+fn next_block() -> Block {
+    let folder = std::env::temp_dir().join("plugmesh-test-ports");
+    std::fs::create_dir_all(&folder).expect("a folder for the locks of ports");
+    let first = fastrand::u16(0..BLOCKS);
+    let lock = |number: u16| {
+        let path = folder.join(number.to_string());
+        let options = File::options().create(true).append(true).clone();
+        let file = options.open(path).ok()?;
+        file.try_lock().ok()?;
+        let begin = FIRST + number * BLOCK;
+        Some(Block {
+            left: begin..begin + BLOCK,
+            _lock: file,
+        })
+    };
+    let mut numbers = (0..BLOCKS).map(|step| (first + step) % BLOCKS);
+    numbers.find_map(lock).expect("a block of ports")
 }
