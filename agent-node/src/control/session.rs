@@ -359,6 +359,9 @@ impl Control {
                     std::future::pending::<()>().await;
                 }
             }
+            if stop.is_cancelled() {
+                return;
+            }
             tokio::select! {
                 biased;
                 () = asked.notified() => {
@@ -375,7 +378,8 @@ impl Control {
                     }
                     frames = told.changes(&roster.borrow_and_update().clone());
                 }
-                () = stop.cancelled() => return,
+                // Who made the last change may not have woken anybody yet, so it is looked for once more.
+                () = stop.cancelled() => frames = told.changes(&roster.borrow_and_update().clone()),
             }
         }
     }
