@@ -19,7 +19,7 @@ use mesh_proto::plugin::HostFrame;
 use mesh_runtime::{Metrics, Tasks};
 use router::{Router, RouterConfig};
 use tokio::sync::{Semaphore, watch};
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
 use crate::control::Beacons;
@@ -140,7 +140,11 @@ impl EmbeddedAgent {
         &self,
         frames: AttachFrames,
     ) -> Result<impl Stream<Item = Result<HostFrame, Status>> + Send + Unpin + use<>, Status> {
-        open(&self.streams, &PeerInfo::Unknown, frames)
+        let messages = open(&self.streams, &PeerInfo::Unknown, frames)?;
+        Ok(messages.map(|message| {
+            let frame = message?.into_frame();
+            frame.map_err(|error| Status::invalid_argument(error.to_string()))
+        }))
     }
 
     /// The router of plugins' own calls.

@@ -13,9 +13,13 @@ use tracing::{Span, field};
 
 use crate::session::End;
 
-/// Begins the span of a call, as a child of the caller's, and puts the span's context into the call so
-/// that what the plugin does becomes its child.
-pub(crate) fn begin(call: &mut common::Call, place: &Place, over_bus: bool) -> Span {
+/// Begins the span of a call, as a child of the caller's. Gives the context that the plugin shall get, so
+/// that what it does becomes the span's child.
+pub(crate) fn begin(
+    call: &common::Call,
+    place: &Place,
+    over_bus: bool,
+) -> (Span, common::TraceContext) {
     let (kind, name) = call.capability.as_ref().map_or(("", ""), |capability| {
         let kind = CapabilityKind::try_from(capability.kind()).map_or("", CapabilityKind::as_str);
         (kind, capability.name.as_str())
@@ -39,10 +43,10 @@ pub(crate) fn begin(call: &mut common::Call, place: &Place, over_bus: bool) -> S
         plugmesh.node = place.node,
         plugmesh.caller = call.caller.as_ref().map(|caller| caller.plugin.as_str()),
     );
-    let parent = call.trace.take().unwrap_or_default().into();
+    let parent = call.trace.clone().unwrap_or_default().into();
     set_parent(&span, &parent);
-    call.trace = Some(context_of(&span, &parent).into());
-    span
+    let context = context_of(&span, &parent).into();
+    (span, context)
 }
 
 /// The call of a span ended; the span is closed when it is dropped.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_nats::Subject;
-use bytes::Bytes;
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::{Generation, InstanceId, MeshName, NodeId};
 use mesh_core::subject;
@@ -133,8 +132,8 @@ impl Bus {
         self.shared.slots().live()
     }
 
-    /// Sends a call to an instance. `call.payload`, `call.more`, `call.messages` and `call.time_left_us`
-    /// are set here. A payload over [`BusLimits::chunk_bytes`] follows in chunks, then the messages, as
+    /// Sends a call to an instance. `call.payload`, `call.more` and `call.messages` are set here, and the
+    /// time left is sent beside the call. A payload over [`BusLimits::chunk_bytes`] follows in chunks, then the messages, as
     /// the node gives credit.
     ///
     /// # Errors
@@ -145,7 +144,7 @@ impl Bus {
         node: &NodeId,
         generation: Generation,
         instance: InstanceId,
-        call: common::Call,
+        mut call: common::Call,
         input: impl Into<CallInput>,
         deadline: Instant,
     ) -> Result<PendingCall, MeshError> {
@@ -173,18 +172,13 @@ impl Bus {
                 "this process has too many calls in flight; try again later",
             ));
         };
-        let mut call = common::Call {
-            time_left_us: time_left,
-            ..call
-        };
         let (part, credit) = (self.limits.chunk_bytes, self.limits.initial_credit);
         let upload = Upload::begin(&mut call, input, part, credit, || {
             shared.message_waker(ticket.index, ticket.call_id)
         });
-        let instance = Bytes::copy_from_slice(instance.as_bytes());
         // From here on the slot is freed by its drop.
         let mut pending = PendingCall::new(shared.clone(), ticket.index, ticket.call_id);
-        if let Err(refused) = shared.send(wire::call(&ticket, instance, call)) {
+        if let Err(refused) = shared.send(wire::call(&ticket, instance, &call, time_left)) {
             pending.forget();
             return Err(match refused {
                 Refused::Closed => disconnected_error(),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_nats::Subject;
+use foldhash::fast::RandomState;
 use mesh_core::id::{Generation, MeshName, NodeId};
 use mesh_core::subject;
 use slab::Slab;
@@ -116,7 +117,7 @@ pub(crate) struct Peers {
     mesh: MeshName,
     peers: Slab<Peer>,
     /// The newest generation that was called.
-    by_node: HashMap<NodeId, usize>,
+    by_node: HashMap<NodeId, usize, RandomState>,
     /// No later than the earliest time to look.
     next_look: u64,
     /// Counts up whenever a node is lost or found again.
@@ -128,7 +129,7 @@ impl Peers {
         Self {
             mesh,
             peers: Slab::new(),
-            by_node: HashMap::new(),
+            by_node: HashMap::default(),
             next_look: u64::MAX,
             changes: Arc::default(),
         }

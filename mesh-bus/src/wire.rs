@@ -2,13 +2,20 @@
 
 use async_nats::Subject;
 use bytes::Bytes;
+use mesh_core::id::InstanceId;
 use mesh_proto::common;
 use mesh_proto::control::{NodeCall, NodeReply, NodeRequest, node_reply, node_request};
-use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::{Message, length_delimiter_len};
 
 use crate::outbox::{Frame, Sender};
 use crate::slot::Live;
 use crate::slots::Ticket;
+
+/// Tags: `NodeRequest.call`, and `NodeCall`'s own.
+const CALL: u32 = 2;
+const CALL_INSTANCE: u32 = 1;
+const CALL_CALL: u32 = 2;
 
 fn encode(call_id: u64, body: node_request::Body) -> Bytes {
     NodeRequest {
@@ -33,16 +40,45 @@ fn follow_up(live: &Live, index: usize, reply: Subject, body: node_request::Body
     }
 }
 
-/// The frame that begins a call.
-pub(crate) fn call(ticket: &Ticket, instance: Bytes, call: common::Call) -> Frame {
-    let call = NodeCall {
-        instance,
-        call: Some(call.into()),
+/// A [`NodeRequest`] with a [`NodeCall`], written in one go: without a copy of the call in between.
+fn begin(call_id: u64, instance: InstanceId, call: &common::Call, time_left_us: u64) -> Bytes {
+    let instance = instance.as_bytes();
+    let rest = NodeCall {
+        time_left_us,
+        ..NodeCall::default()
     };
+    let call_bytes = call.encoded_len();
+    let field = |bytes: usize| 1 + length_delimiter_len(bytes) + bytes;
+    let body = field(instance.len()) + field(call_bytes) + rest.encoded_len();
+    let head = NodeRequest {
+        call_id,
+        body: None,
+    };
+    let mut frame = Vec::with_capacity(head.encoded_len() + field(body));
+    head.encode_raw(&mut frame);
+    encode_key(CALL, WireType::LengthDelimited, &mut frame);
+    encode_varint(body as u64, &mut frame);
+    encode_key(CALL_INSTANCE, WireType::LengthDelimited, &mut frame);
+    encode_varint(instance.len() as u64, &mut frame);
+    frame.extend_from_slice(instance);
+    encode_key(CALL_CALL, WireType::LengthDelimited, &mut frame);
+    encode_varint(call_bytes as u64, &mut frame);
+    call.encode_raw(&mut frame);
+    rest.encode_raw(&mut frame);
+    frame.into()
+}
+
+/// The frame that begins a call.
+pub(crate) fn call(
+    ticket: &Ticket,
+    instance: InstanceId,
+    call: &common::Call,
+    time_left_us: u64,
+) -> Frame {
     Frame {
         subject: ticket.subject.clone(),
         reply: Some(ticket.reply.clone()),
-        payload: encode(ticket.call_id, node_request::Body::Call(call)),
+        payload: begin(ticket.call_id, instance, call, time_left_us),
         sender: Some(Sender {
             index: ticket.index,
             call_id: ticket.call_id,
@@ -55,12 +91,8 @@ pub(crate) fn call(ticket: &Ticket, instance: Bytes, call: common::Call) -> Fram
 /// The frame that begins a call, with another time left. What stands twice in a message is merged, and
 /// the last number holds, so the new one is appended.
 pub(crate) fn with_time_left(frame: &Bytes, call_id: u64, time_left_us: u64) -> Bytes {
-    let call = common::Call {
-        time_left_us,
-        ..common::Call::default()
-    };
     let call = NodeCall {
-        call: Some(call.into()),
+        time_left_us,
         ..NodeCall::default()
     };
     let more = encode(call_id, node_request::Body::Call(call));

@@ -6,10 +6,12 @@
 
 mod codec;
 mod greeting;
+mod host;
 mod server;
 
 pub use self::codec::{FrameCodec, FrameDecoder, FrameEncoder, Inbound, MAX_FRAME_BYTES};
 pub use self::greeting::{Greeting, MAX_STRANGER_BYTES};
+pub use self::host::{CallHead, HostMessage, Outbound, PassedCall};
 pub use self::server::{
     AttachFrames, AttachHandler, AttachServer, MAX_MESSAGE_BYTES, PeerInfo, attach_server,
 };

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use mesh_bus::Bus;
 use mesh_core::budget::RetryBudget;
 use mesh_core::id::InstanceId;
@@ -107,7 +108,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Book {
-    instances: HashMap<InstanceId, Busy>,
+    instances: HashMap<InstanceId, Busy, RandomState>,
     budget: RetryBudget,
     /// The states of the bus's list of lost nodes and of the table by which instances are noted as lost.
     noted: (u64, Revision),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use mesh_bus::Reading;
 use mesh_core::id::PluginName;
 
@@ -63,10 +64,10 @@ struct Sum {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Stats(Mutex<HashMap<PluginName, Sum>>);
+pub(crate) struct Stats(Mutex<HashMap<PluginName, Sum, RandomState>>);
 
 impl Stats {
-    fn lock(&self) -> MutexGuard<'_, HashMap<PluginName, Sum>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PluginName, Sum, RandomState>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -50,7 +50,6 @@ const BOXED: &[&str] = &[
     ".plugmesh.plugin.v1.HostFrame.body.event",
     ".plugmesh.plugin.v1.HostFrame.body.message",
     ".plugmesh.plugin.v1.HostFrame.body.hook",
-    ".plugmesh.control.v1.NodeCall.call",
 ];
 
 const DESCRIPTOR: &str = "descriptor.bin";

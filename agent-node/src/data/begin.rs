@@ -7,11 +7,10 @@ use mesh_proto::control::node_reply;
 use mesh_proto::plugin::{HostFrame, host_frame};
 use tokio::time::Instant;
 
-use super::call::{CallerKey, InFlight, ReplyPath};
+use super::call::{CallerKey, InFlight, ReplyPath, Taken};
 use super::pace::ProgressWish;
 use super::plane::Plane;
 use super::state::SessionKey;
-use crate::session::Coming;
 use crate::session::refusal::wire_error;
 
 /// A call that was not taken.
@@ -26,14 +25,14 @@ impl Plane {
     pub(super) fn begin_call(
         &self,
         instance: InstanceId,
-        mut call: Box<common::Call>,
+        mut call: Taken,
         reply: ReplyPath,
         deadline: Instant,
     ) -> Result<(SessionKey, u64), Box<Refused>> {
         let config = &self.shared.config;
         let mut state = self.lock();
         let over_bus = matches!(reply, ReplyPath::Bus(_));
-        let needed = state.is_needed(&call, &reply);
+        let needed = state.is_needed(&call);
         let admitted = state.admit(
             instance,
             needed,
@@ -57,9 +56,12 @@ impl Plane {
             let error = MeshError::new(ErrorCode::InstanceGone, "the instance is gone");
             return Err(Box::new(Refused { reply, error }));
         };
-        let span = config
-            .exporting
-            .then(|| crate::spans::begin(&mut call, session.machine.place(), over_bus));
+        let (span, trace) = if config.exporting {
+            let (span, trace) = call.begin_span(session.machine.place());
+            (Some(span), trace)
+        } else {
+            (None, None)
+        };
         let caller = match &reply {
             ReplyPath::Bus(key) => Some(key.clone()),
             ReplyPath::Local(_) => None,
@@ -70,21 +72,16 @@ impl Plane {
             deadline,
             started,
             passed: 0,
-            progress: call.want_progress.then(|| ProgressWish::new(started)),
+            progress: call.wants_progress().then(|| ProgressWish::new(started)),
             span,
         };
-        let coming = Coming {
-            parts: call.more && over_bus,
-            messages: call.messages && over_bus,
-            bytes: call.payload.len(),
-        };
-        let id = session.machine.begin(in_flight, coming);
+        let id = session.machine.begin(in_flight, call.coming());
         session.load.begun();
         if let Some(plugin) = &session.plugin {
             plugin.meters.begun();
         }
-        let body = Some(host_frame::Body::Invoke(call));
-        session.out.push_call(HostFrame { id, body }, deadline);
+        let message = call.into_message(id, trace);
+        session.out.push_call(message, deadline);
         if let Some(caller) = caller {
             state.calls.callers.insert(caller, (key, id));
         }

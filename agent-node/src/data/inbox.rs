@@ -5,12 +5,11 @@ use std::time::Duration;
 use mesh_bus::NodeInbox;
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::InstanceId;
-use mesh_proto::common;
 use mesh_proto::control::{NodeCall, node_request};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{CallerKey, ReplyPath};
+use super::call::{CallerKey, ReplyPath, Taken};
 use super::plane::Plane;
 
 /// The longest deadline that is kept, so that adding it to a time can't overflow.
@@ -79,19 +78,18 @@ impl Plane {
 }
 
 /// What a call must have to be looked at.
-fn checked(node_call: NodeCall) -> Result<(InstanceId, Box<common::Call>, Duration), MeshError> {
+fn checked(call: NodeCall) -> Result<(InstanceId, Taken, Duration), MeshError> {
     let invalid = |text: String| MeshError::new(ErrorCode::InvalidArgument, text);
-    let instance = InstanceId::from_bytes(&node_call.instance)
+    let instance = InstanceId::from_bytes(&call.instance)
         .map_err(|error| invalid(format!("instance: {error}")))?;
-    let call = node_call
-        .call
-        .ok_or_else(|| invalid("call: it is missing".to_owned()))?;
+    let head = call.head();
+    let head = head.map_err(|error| invalid(format!("call: {error}")))?;
     if call.time_left_us == 0 {
         let text = "the call's time was over before it reached the plugin";
         return Err(MeshError::new(ErrorCode::Expired, text));
     }
     let time_left = Duration::from_micros(call.time_left_us).min(LONGEST);
-    Ok((instance, call, time_left))
+    Ok((instance, Taken::Passed { call, head }, time_left))
 }
 
 #[cfg(test)]
@@ -103,10 +101,8 @@ mod tests {
         let instance = crate::roster::new_instance();
         NodeCall {
             instance: instance.as_bytes().to_vec().into(),
-            call: Some(Box::new(common::Call {
-                time_left_us,
-                ..common::Call::default()
-            })),
+            time_left_us,
+            ..NodeCall::default()
         }
     }
 
@@ -118,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn a_call_without_instance_or_content_is_refused_by_field() {
+    fn a_call_without_instance_or_that_is_none_is_refused_by_field() {
         let mut broken = call(1);
         broken.instance = vec![1, 2, 3].into();
         let error = checked(broken).unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidArgument);
         assert!(error.message.starts_with("instance: "), "{error}");
-        let mut empty = call(1);
-        empty.call = None;
-        assert!(checked(empty).unwrap_err().message.starts_with("call: "));
+        let mut cut = call(1);
+        cut.call = vec![0x1a, 9, 1].into();
+        assert!(checked(cut).unwrap_err().message.starts_with("call: "));
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{self, OwnedPermit, Sender};
 use tokio::time::Instant;
 
 use super::begin::queue_full;
-use super::call::ReplyPath;
+use super::call::{ReplyPath, Taken};
 use super::held::Charge;
 use super::out::OutQueue;
 use super::plane::Plane;
@@ -179,7 +179,7 @@ impl LocalHost for Plane {
             upload,
         };
         let reply = ReplyPath::Local(Box::new(reply));
-        let begun = self.begin_call(instance, Box::new(call), reply, deadline);
+        let begun = self.begin_call(instance, Taken::Whole(Box::new(call)), reply, deadline);
         let (key, id) = begun.map_err(|refused| refused.error)?;
         // It is set once, here.
         let _ = waker.call.set((key, id));

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use mesh_proto::attach::HostMessage;
 use mesh_proto::plugin::{HostFrame, host_frame};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -58,7 +59,7 @@ struct Queue {
 
 #[derive(Debug)]
 struct Outgoing {
-    frame: HostFrame,
+    frame: HostMessage,
     bytes: usize,
     /// For a call: when its time is over. The time left is written as late as possible.
     deadline: Option<Instant>,
@@ -76,10 +77,15 @@ impl Outgoing {
         if micros == 0 {
             return false;
         }
-        if let Some(host_frame::Body::Invoke(call)) = &mut self.frame.body {
-            call.time_left_us = micros;
+        match &mut self.frame {
+            HostMessage::Invoke(call) => call.time_left_us = micros,
+            HostMessage::Frame(frame) => {
+                if let Some(host_frame::Body::Invoke(call)) = &mut frame.body {
+                    call.time_left_us = micros;
+                }
+            }
         }
-        written.store(self.frame.id, Ordering::Relaxed);
+        written.store(self.frame.id(), Ordering::Relaxed);
         true
     }
 }
@@ -88,13 +94,13 @@ impl Queue {
     /// Whether the plugin shall not see a frame: a call whose time is over, and what follows of it, the last
     /// of which is its Cancel.
     fn leaves_out(&mut self, next: &mut Outgoing, written: &AtomicU64) -> bool {
-        let id = next.frame.id;
+        let id = next.frame.id();
         if !next.stamp_time_left(written) {
             self.unseen.push(id);
             return true;
         }
         let unseen = !self.unseen.is_empty() && self.unseen.contains(&id);
-        if unseen && matches!(next.frame.body, Some(host_frame::Body::Cancel(_))) {
+        if unseen && is_cancel(&next.frame) {
             self.unseen.retain(|other| *other != id);
         }
         unseen
@@ -110,7 +116,7 @@ impl Queue {
         self.frames.len() < HARD_FRAMES && !self.held.is_instance_hard_full(self.bytes)
     }
 
-    fn poll_end(&mut self, context: &Context<'_>) -> Poll<Option<Result<HostFrame, Status>>> {
+    fn poll_end(&mut self, context: &Context<'_>) -> Poll<Option<Result<HostMessage, Status>>> {
         match &mut self.end {
             Some(Ok(())) => Poll::Ready(None),
             Some(end) => {
@@ -124,7 +130,7 @@ impl Queue {
         }
     }
 
-    fn push(&mut self, frame: HostFrame, deadline: Option<Instant>) {
+    fn push(&mut self, frame: HostMessage, deadline: Option<Instant>) {
         if self.closed || self.end.is_some() {
             return;
         }
@@ -143,7 +149,11 @@ impl Queue {
 }
 
 /// Bytes of what can be large in a frame.
-fn payload_bytes(frame: &HostFrame) -> usize {
+fn payload_bytes(message: &HostMessage) -> usize {
+    let frame = match message {
+        HostMessage::Invoke(call) => return call.call.len(),
+        HostMessage::Frame(frame) => frame,
+    };
     match &frame.body {
         Some(host_frame::Body::Invoke(call)) => call.payload.len(),
         Some(host_frame::Body::Chunk(chunk)) => chunk.payload.len(),
@@ -153,6 +163,13 @@ fn payload_bytes(frame: &HostFrame) -> usize {
         Some(host_frame::Body::Log(log)) => log.message.len() + log.fields.len(),
         _ => 0,
     }
+}
+
+fn is_cancel(message: &HostMessage) -> bool {
+    let HostMessage::Frame(frame) = message else {
+        return false;
+    };
+    matches!(frame.body, Some(host_frame::Body::Cancel(_)))
 }
 
 impl OutQueue {
@@ -187,13 +204,13 @@ impl OutQueue {
     }
 
     /// Puts in a new call. It must follow a look at [`OutQueue::has_room`].
-    pub(crate) fn push_call(&self, frame: HostFrame, deadline: Instant) {
-        self.lock().push(frame, Some(deadline));
+    pub(crate) fn push_call(&self, call: HostMessage, deadline: Instant) {
+        self.lock().push(call, Some(deadline));
     }
 
     /// Puts in a frame that is owed.
     pub(crate) fn push(&self, frame: HostFrame) {
-        self.lock().push(frame, None);
+        self.lock().push(frame.into(), None);
     }
 
     /// Puts in a part of a payload. False: there is no room even for that.
@@ -202,7 +219,7 @@ impl OutQueue {
         if queue.held.is_hard_full(queue.bytes) {
             return false;
         }
-        queue.push(frame, None);
+        queue.push(frame.into(), None);
         true
     }
 
@@ -222,7 +239,7 @@ impl OutQueue {
         let before = queue.bytes;
         let bytes = &mut queue.bytes;
         queue.frames.retain(|waiting| {
-            let goes = goes(waiting.frame.id);
+            let goes = goes(waiting.frame.id());
             *bytes -= if goes { waiting.bytes } else { 0 };
             !goes
         });
@@ -290,7 +307,7 @@ pub(crate) struct OutStream {
 }
 
 impl Stream for OutStream {
-    type Item = Result<HostFrame, Status>;
+    type Item = Result<HostMessage, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut queue = lock(&self.shared.queue);
@@ -359,12 +376,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_counts_as_written_once_the_transport_took_it_and_carries_the_time_left() {
         let (queue, mut stream) = OutQueue::new(CancellationToken::new(), held());
-        queue.push_call(call(2, 1), soon());
-        queue.push_call(call(4, 1), soon());
+        queue.push_call(call(2, 1).into(), soon());
+        queue.push_call(call(4, 1).into(), soon());
         assert!(!queue.was_written(2));
         tokio::time::advance(Duration::from_secs(2)).await;
         let frame = stream.next().await.unwrap().unwrap();
-        match frame.body {
+        match frame.into_frame().unwrap().body {
             Some(host_frame::Body::Invoke(call)) => assert_eq!(call.time_left_us, 3_000_000),
             other => panic!("{other:?}"),
         }
@@ -375,11 +392,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_whose_time_is_over_is_never_seen_by_the_plugin() {
         let (queue, mut stream) = OutQueue::new(CancellationToken::new(), held());
-        queue.push_call(call(2, 1), soon());
-        queue.push_call(call(4, 1), soon() + Duration::from_secs(60));
+        queue.push_call(call(2, 1).into(), soon());
+        queue.push_call(call(4, 1).into(), soon() + Duration::from_secs(60));
         tokio::time::advance(Duration::from_secs(6)).await;
         assert!(!queue.was_written(2));
-        assert_eq!(stream.next().await.unwrap().unwrap().id, 4);
+        assert_eq!(stream.next().await.unwrap().unwrap().id(), 4);
         // Nor what follows of it, up to its Cancel.
         let cancel = |id| HostFrame {
             id,
@@ -392,7 +409,7 @@ mod tests {
         assert!(queue.push_part(chunk));
         queue.push(cancel(2));
         queue.push(cancel(4));
-        assert_eq!(stream.next().await.unwrap().unwrap().id, 4);
+        assert_eq!(stream.next().await.unwrap().unwrap().id(), 4);
         assert!(lock(&queue.shared.queue).unseen.is_empty());
     }
 
@@ -402,7 +419,7 @@ mod tests {
         let mut id = 0;
         while queue.has_room() {
             id += 2;
-            queue.push_call(call(id, 100_000), soon());
+            queue.push_call(call(id, 100_000).into(), soon());
         }
         assert!(id < 400, "{id}");
         assert!(queue.room().now_or_never().is_none());
@@ -431,12 +448,12 @@ mod tests {
     async fn a_call_that_was_given_up_before_it_was_written_holds_nothing() {
         let held = held();
         let (queue, mut stream) = OutQueue::new(CancellationToken::new(), held.clone());
-        queue.push_call(call(2, 1_000), soon());
-        queue.push_call(call(4, 1_000), soon());
+        queue.push_call(call(2, 1_000).into(), soon());
+        queue.push_call(call(4, 1_000).into(), soon());
         queue.push_part(call(4, 1_000));
         assert!(queue.take_back(4));
         assert!((1_000..2_000).contains(&held.bytes()));
-        assert_eq!(stream.next().await.unwrap().unwrap().id, 2);
+        assert_eq!(stream.next().await.unwrap().unwrap().id(), 2);
         assert!(stream.next().now_or_never().is_none());
         assert!(!queue.take_back(2));
         assert_eq!(held.bytes(), 0);
@@ -470,7 +487,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_kept_of_a_call_that_was_left_out_and_then_taken_back() {
         let (queue, mut stream) = OutQueue::new(CancellationToken::new(), held());
-        queue.push_call(call(2, 1), soon());
+        queue.push_call(call(2, 1).into(), soon());
         tokio::time::advance(Duration::from_secs(6)).await;
         assert!(stream.next().now_or_never().is_none());
         assert!(queue.take_back(2));
@@ -483,7 +500,7 @@ mod tests {
         queue.push(call(2, 1));
         queue.finish(Err(Status::aborted("enough")));
         queue.push(call(4, 1));
-        assert_eq!(stream.next().await.unwrap().unwrap().id, 2);
+        assert_eq!(stream.next().await.unwrap().unwrap().id(), 2);
         assert_eq!(
             stream.next().await.unwrap().unwrap_err().message(),
             "enough"

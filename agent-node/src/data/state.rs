@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use mesh_core::id::InstanceId;
 use mesh_core::manifest::Manifest;
 use mesh_proto::attach::PeerInfo;
-use mesh_proto::common;
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Situation, Usage, admit};
-use super::call::{CallerKey, InFlight, ReplyPath};
+use super::call::{CallerKey, InFlight, Taken};
 use super::held::Held;
 use super::load::Load;
 use super::out::OutQueue;
@@ -84,7 +84,7 @@ pub(super) struct Sessions {
 /// What is known of all running calls together.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    pub(super) callers: HashMap<CallerKey, (SessionKey, u64)>,
+    pub(super) callers: HashMap<CallerKey, (SessionKey, u64), RandomState>,
     pub(super) in_flight: usize,
     /// No running call's deadline is before this.
     pub(super) next_deadline: Option<Instant>,
@@ -200,8 +200,11 @@ impl Sessions {
 impl State {
     /// Whether a call is of a plugin beside it that finishes its own calls while the agent stops: those
     /// would break without it.
-    pub(super) fn is_needed(&mut self, call: &common::Call, reply: &ReplyPath) -> bool {
-        if !self.draining || !matches!(reply, ReplyPath::Local(_)) {
+    pub(super) fn is_needed(&mut self, call: &Taken) -> bool {
+        let Taken::Whole(call) = call else {
+            return false;
+        };
+        if !self.draining {
             return false;
         }
         let caller = call.caller.as_ref();

@@ -94,7 +94,7 @@ pub async fn serve(nats: &str) {
             };
             match body {
                 Some(node_request::Body::Call(call)) => {
-                    let mut call = call.call.unwrap();
+                    let mut call = Box::new(call.whole().unwrap());
                     let payload = std::mem::take(&mut call.payload).to_vec();
                     let more = call.more;
                     calls.insert(key.clone(), Running::Collecting(call, payload));

@@ -53,7 +53,7 @@ async fn echo(client: &Client) {
                 continue;
             };
             let result = common::Result {
-                payload: call.call.unwrap().payload,
+                payload: call.whole().unwrap().payload,
                 content_type: String::new(),
             };
             let reply = NodeReply {

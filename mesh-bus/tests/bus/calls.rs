@@ -289,7 +289,7 @@ async fn a_call_that_is_given_up_before_it_was_taken_is_never_begun() {
     let Some(mesh_proto::control::node_request::Body::Call(taken)) = request.body else {
         panic!("{request:?}");
     };
-    assert_eq!(taken.call.unwrap().payload, "kept");
+    assert_eq!(taken.whole().unwrap().payload, "kept");
     drop(kept);
 }
 

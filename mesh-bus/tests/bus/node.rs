@@ -102,7 +102,7 @@ async fn run(bus: Bus, mut inbox: NodeInbox, seen: Arc<Seen>) {
         match request.body.unwrap() {
             node_request::Body::Call(call) => {
                 seen.begun.fetch_add(1, Ordering::Relaxed);
-                let call = call.call.unwrap();
+                let call = call.whole().unwrap();
                 assert!(call.time_left_us > 0);
                 let mut running = Running {
                     what: call.capability.unwrap().name,

@@ -7,6 +7,8 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
+use super::host::Outbound;
+
 /// Largest frame in bytes, in both directions.
 pub const MAX_FRAME_BYTES: usize = 256 * 1024;
 
@@ -52,7 +54,7 @@ impl<In, Out> Default for FrameCodec<In, Out> {
 impl<In, Out> Codec for FrameCodec<In, Out>
 where
     In: Message + Default + Send + 'static,
-    Out: Message + Send + 'static,
+    Out: Outbound,
 {
     type Encode = Out;
     type Decode = Inbound<In>;
@@ -78,13 +80,13 @@ pub struct FrameEncoder<Out> {
     types: PhantomData<fn() -> Out>,
 }
 
-impl<Out: Message> Encoder for FrameEncoder<Out> {
+impl<Out: Outbound> Encoder for FrameEncoder<Out> {
     type Item = Out;
     type Error = Status;
 
     fn encode(&mut self, frame: Out, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         frame
-            .encode(buffer)
+            .write(buffer)
             .map_err(|error| Status::internal(error.to_string()))
     }
 

@@ -11,6 +11,7 @@ use tokio_stream::Stream;
 use tonic::Status;
 use tonic::codegen::{Body as HttpBody, StdError};
 
+use super::host::HostMessage;
 use crate::plugin::{HostFrame, host_frame};
 
 /// Bytes that a peer may send before its Welcome.
@@ -87,15 +88,15 @@ impl<S> Greeting<S> {
     }
 }
 
-impl<S: Stream<Item = Result<HostFrame, Status>>> Stream for Greeting<S> {
+impl<S: Stream<Item = Result<HostMessage, Status>>> Stream for Greeting<S> {
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
         let next = ready!(self.frames.as_mut().poll_next(context));
-        if let Some(Ok(HostFrame {
+        if let Some(Ok(HostMessage::Frame(HostFrame {
             body: Some(host_frame::Body::Welcome(_)),
             ..
-        })) = &next
+        }))) = &next
         {
             self.greeted.0.store(true, Ordering::Relaxed);
         }

@@ -18,7 +18,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::codec::{FrameCodec, Inbound};
 use super::greeting::{Greeted, Greeting, StrangersBody};
-use crate::plugin::{HostFrame, PluginFrame, plugin_host_server};
+use super::host::HostMessage;
+use crate::plugin::{PluginFrame, plugin_host_server};
 
 /// Largest message that is read at all, to answer it with an error; a larger one ends the stream,
 /// since reading it would cost the host that much memory.
@@ -77,7 +78,7 @@ impl PeerInfo {
 /// Takes attaching plugins.
 pub trait AttachHandler: Send + Sync + 'static {
     /// What is sent to a plugin. Dropped when the plugin's connection is gone.
-    type Frames: Stream<Item = Result<HostFrame, Status>> + Send + 'static;
+    type Frames: Stream<Item = Result<HostMessage, Status>> + Send + 'static;
 
     /// Begins a session. It should return at once: the plugin sees nothing before.
     ///
@@ -121,7 +122,7 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 struct Attach<H>(Arc<H>, Greeted);
 
 impl<H: AttachHandler> StreamingService<Inbound<PluginFrame>> for Attach<H> {
-    type Response = HostFrame;
+    type Response = HostMessage;
     type ResponseStream = Greeting<H::Frames>;
     type Future = BoxFuture<Result<Response<Greeting<H::Frames>>, Status>>;
 

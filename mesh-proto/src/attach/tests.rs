@@ -36,7 +36,7 @@ fn answer(id: u64, message: String) -> HostFrame {
 }
 
 impl AttachHandler for Mirror {
-    type Frames = std::pin::Pin<Box<dyn Stream<Item = Result<HostFrame, Status>> + Send>>;
+    type Frames = std::pin::Pin<Box<dyn Stream<Item = Result<HostMessage, Status>> + Send>>;
 
     async fn attach(&self, peer: PeerInfo, frames: AttachFrames) -> Result<Self::Frames, Status> {
         let answers = frames.map(|inbound| {
@@ -61,7 +61,8 @@ impl AttachHandler for Mirror {
             },
         ];
         let greeting = tokio_stream::iter(greeting.map(Ok));
-        Ok(Box::pin(greeting.take(self.greeting).chain(answers)))
+        let frames = greeting.take(self.greeting).chain(answers);
+        Ok(Box::pin(frames.map(|frame| frame.map(HostMessage::from))))
     }
 }
 

@@ -202,7 +202,7 @@ impl InstanceState {
 }
 /// NodeRequest goes from a caller to an agent-node, on the subject of that node's generation. The
 /// NATS reply subject is the caller's inbox.
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeRequest {
     /// The call, unique within the caller's process.
     #[prost(uint64, tag = "1")]
@@ -214,7 +214,7 @@ pub struct NodeRequest {
 /// Nested message and enum types in `NodeRequest`.
 pub mod node_request {
     /// What it says.
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Body {
         /// Begins a call.
         #[prost(message, tag = "2")]
@@ -232,16 +232,17 @@ pub mod node_request {
     }
 }
 /// NodeCall is a call to one instance of a node.
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeCall {
     /// The instance as 16 bytes (UUID).
     #[prost(bytes = "bytes", tag = "1")]
     pub instance: ::prost::bytes::Bytes,
-    /// The call.
-    #[prost(message, optional, boxed, tag = "2")]
-    pub call: ::core::option::Option<
-        ::prost::alloc::boxed::Box<super::super::common::v1::Call>,
-    >,
+    /// The plugmesh.common.v1.Call, encoded: the agent passes it on without reading all of it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub call: ::prost::bytes::Bytes,
+    /// Time left until the deadline, in microseconds; it takes the place of the call's own.
+    #[prost(uint64, tag = "3")]
+    pub time_left_us: u64,
 }
 /// NodeReply goes from an agent-node to the caller's inbox.
 #[derive(Clone, PartialEq, ::prost::Message)]

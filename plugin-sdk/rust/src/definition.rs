@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use crate::handler::{ConfigType, Handler};
 use crate::uri_template;
 use crate::wire::common::{self, CapabilityKind};
 
+/// Handlers by the number of their kind, then by name. They are looked up for every call.
+pub(crate) type Handlers = HashMap<i32, HashMap<String, Handler, RandomState>, RandomState>;
+
 pub(crate) struct Definition {
     pub manifest: common::Manifest,
     pub config: Option<ConfigType>,
-    /// Handlers by the number of their kind, then by name.
-    pub handlers: HashMap<i32, HashMap<String, Handler>>,
+    pub handlers: Handlers,
 }
 
 impl Definition {

@@ -2,7 +2,6 @@
 
 mod streams;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::process::ExitCode;
@@ -12,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::check::Report;
 use crate::context::Context;
-use crate::definition::Definition;
+use crate::definition::{Definition, Handlers};
 use crate::describe::{Prompt, Resource, ResourceTemplate, Service, Tool};
 use crate::error::{Error, ToolError};
 use crate::handler::{self, ConfigType, Handler};
@@ -500,7 +499,7 @@ impl Plugin {
     pub(crate) fn define(mut self) -> Result<Definition, Error> {
         let mut mistakes = check::manifest(&self.manifest);
         mistakes.append(&mut self.mistakes);
-        let mut handlers: HashMap<i32, HashMap<String, Handler>> = HashMap::new();
+        let mut handlers = Handlers::default();
         for (entry, handler) in self.capabilities {
             let capability = entry.capability.clone().unwrap_or_default();
             let of_kind = handlers.entry(capability.kind).or_default();

@@ -49,13 +49,13 @@ fn all_calls_to_a_silent_node_end_after_one_question_and_those_to_others_go_on()
 fn a_call_that_waited_to_be_sent_says_how_much_time_it_has_left_by_then() {
     let mut slots = slots();
     let ticket = open(&mut slots, 0);
+    let instance = InstanceId::new(1, [7; 10]);
     let call = common::Call {
         payload: Bytes::from_static(b"payload"),
         affinity_key: "key".to_owned(),
-        time_left_us: 30 * SECOND,
         ..common::Call::default()
     };
-    let frame = wire::call(&ticket, Bytes::from_static(b"instance"), call);
+    let frame = wire::call(&ticket, instance, &call, 30 * SECOND);
     let left = |slots: &mut Slots, now| slots.time_left(ticket.index, ticket.call_id, now);
     let time = left(&mut slots, 12 * SECOND).unwrap();
     let stamped = wire::with_time_left(&frame.payload, ticket.call_id, time);
@@ -64,9 +64,9 @@ fn a_call_that_waited_to_be_sent_says_how_much_time_it_has_left_by_then() {
     let Some(node_request::Body::Call(whole)) = request.body else {
         panic!("{request:?}");
     };
-    assert_eq!(whole.instance, "instance");
-    let call = whole.call.unwrap();
-    assert_eq!(call.time_left_us, 18 * SECOND);
+    assert_eq!(&*whole.instance, instance.as_bytes());
+    assert_eq!(whole.time_left_us, 18 * SECOND);
+    let call = whole.whole().unwrap();
     assert_eq!(
         (&*call.payload, &*call.affinity_key),
         (&b"payload"[..], "key")
