@@ -120,9 +120,7 @@ impl AgentSlot {
     }
 
     async fn start(&self, world: &World, generation: Generation) -> AgentUp {
-        let connected = world
-            .broker
-            .connect(MeshName::default(), limits(&world.plan));
+        let connected = world.broker.connect(MeshName::default(), limits(world));
         let (bus, driver, line) = connected.await.unwrap();
         let tasks = world.tasks.child();
         tasks.spawn("bus", driver.run(tasks.token().cancelled_owned()));

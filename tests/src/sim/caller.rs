@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_core::capability::{Capability, CapabilityKind};
-use mesh_core::error::{ErrorCode, MeshError};
+use mesh_core::error::MeshError;
 use mesh_core::id::{Generation, InstanceId, NodeId, PluginName};
+use mesh_core::state::InstanceState;
+use mesh_core::table::InstanceRoute;
+use mesh_proto::control::InstanceLoad;
 use router::{CallEvent, CallOutput, CallRequest, CallStream};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ledger::{End, RESULT, UPLOAD, payload};
-use super::plan::{Planted, Script};
+use super::plan::Script;
 use super::world::{Gateway, World};
 
 /// How often it is looked where a call is.
@@ -19,6 +22,9 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a call may run on at an instance that the router knows to be gone, beside its patience.
 const GONE: Duration = Duration::from_millis(500);
+
+/// A node whose beacon came so shortly before is not silent.
+const HEARD: Duration = Duration::from_millis(900);
 
 /// How much later than its deadline a call may end.
 const LATE: Duration = Duration::from_millis(100);
@@ -46,11 +52,6 @@ pub(super) fn plugin_name(kind: usize) -> String {
 pub(super) async fn call(world: Arc<World>, gateway: Arc<Gateway>, script: Arc<Script>) {
     sleep_until(world.at(script.at)).await;
     let end = one(&world, &gateway, &script).await;
-    let unknown = matches!(&end, End::Failed(ErrorCode::OutcomeUnknown, _));
-    if unknown && world.planted == Planted::RepeatsUnknown {
-        let again = one(&world, &gateway, &script).await;
-        return world.ended(script.key, again);
-    }
     world.ended(script.key, end);
 }
 
@@ -72,7 +73,7 @@ async fn one(world: &World, gateway: &Gateway, script: &Script) -> End {
         home: None,
         gone_since: None,
     };
-    reading.look();
+    reading.first_look();
     let end = match script.give_up {
         None => reading.read_all().await,
         Some(patience) => match timeout(patience, reading.read_all()).await {
@@ -146,13 +147,80 @@ impl Reading<'_> {
             self.served = Some(instance);
             self.home = None;
             self.gone_since = None;
+            // It was chosen since the last look.
+            let gone = self.gateway.tables.gone_for(instance);
+            if let Some(gone) = gone.filter(|gone| *gone > LOOK) {
+                self.sent_to_one_that_is_gone(instance, gone);
+            }
         }
         if let Some(route) = self.gateway.router.table().instance(instance) {
             self.home = Some((route.node.clone(), route.generation));
         }
     }
 
-    /// Is the call at an instance that the router's own table says is gone?
+    /// The call has just been given to an instance, and nothing has happened since.
+    fn first_look(&mut self) {
+        self.look();
+        let Some(instance) = self.served else {
+            return;
+        };
+        if let Some(gone) = self.gateway.tables.gone_for(instance) {
+            self.sent_to_one_that_is_gone(instance, gone);
+        }
+        let Some((node, generation)) = &self.home else {
+            return;
+        };
+        let lost = self.gateway.bus.lost_nodes();
+        let is_lost = |node: &NodeId, generation| {
+            let mut lost = lost.iter();
+            lost.any(|(known, its)| known == node && *its == generation)
+        };
+        if !is_lost(node, *generation) {
+            return;
+        }
+        let table = self.gateway.router.table();
+        let capability = request(self.script).capability;
+        let providers = table.providers(&capability).iter();
+        let mut routes = providers.filter_map(|id| table.instance(*id));
+        let eligible = routes.find(|route| {
+            let kind = route.spec.plugin().map(|name| name.to_string());
+            let asked = self.script.plugin.map(plugin_name);
+            (asked.is_none() || asked == kind)
+                && route.state == InstanceState::Active
+                && !is_lost(&route.node, route.generation)
+                && self.is_heard(route)
+        });
+        if let Some(other) = eligible {
+            let (key, other) = (self.script.key, other.instance);
+            self.world.violation(format!(
+                "call {key} was sent to instance {instance} on node {node}, which the bus has lost, and {other} \
+                 could have taken it"
+            ));
+        }
+    }
+
+    /// Whether an instance's node is heard, and says that the instance is well.
+    fn is_heard(&self, route: &InstanceRoute) -> bool {
+        let mut loads = self.gateway.router.loads().into_iter();
+        loads.any(|load| {
+            let well = |one: &InstanceLoad| {
+                one.instance[..] == route.instance.as_bytes()[..] && !one.unresponsive
+            };
+            load.beacon.node == route.node.as_str()
+                && load.heard.elapsed() < HEARD
+                && load.beacon.instances.iter().any(well)
+        })
+    }
+
+    fn sent_to_one_that_is_gone(&self, instance: InstanceId, gone: Duration) {
+        let key = self.script.key;
+        self.world.violation(format!(
+            "call {key} was sent to instance {instance}, of which the router was told {gone:?} before that it \
+             is gone"
+        ));
+    }
+
+    /// Is the call at an instance that is gone, by what the router was told?
     fn look(&mut self) {
         let Ok(instance) = self.stream.served_by().instance.parse::<InstanceId>() else {
             return;
@@ -160,14 +228,6 @@ impl Reading<'_> {
         let table = self.gateway.router.table();
         let there = table.instance(instance).is_some();
         let now = Instant::now();
-        // It was chosen since the last look, or just now.
-        let chosen = self.served != Some(instance);
-        if chosen && !there && self.gateway.tables.gone_for(instance) > LOOK {
-            let key = self.script.key;
-            self.world.violation(format!(
-                "call {key} was sent to instance {instance}, which the router knew to be gone"
-            ));
-        }
         self.note();
         // While its node is there, the agent tells: it knows what never reached the instance.
         let tells = self.home.as_ref().is_none_or(|(node, generation)| {

@@ -1,6 +1,6 @@
 //! The coordinator, played: it hears what agents know of their instances, and publishes tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use router::TableStore;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::plan::millis;
+use super::plan::{Planted, millis};
 use super::world::World;
 
 /// One node, as its agent told it.
@@ -25,6 +25,7 @@ struct Known {
 
 #[derive(Debug, Default)]
 pub(super) struct Coordinator {
+    planted: Planted,
     nodes: Mutex<BTreeMap<NodeId, Known>>,
     newest: Arc<Newest>,
 }
@@ -42,7 +43,14 @@ pub(super) struct Tables {
     store: TableStore,
     watch: watch::Receiver<Arc<Table>>,
     late_until: Mutex<Option<Instant>>,
-    gone: Mutex<BTreeMap<InstanceId, Instant>>,
+    told: Mutex<Told>,
+}
+
+/// What was brought to the router, whatever it makes of it.
+#[derive(Debug, Default)]
+struct Told {
+    there: BTreeSet<InstanceId>,
+    gone: BTreeMap<InstanceId, Instant>,
 }
 
 impl Default for Tables {
@@ -52,32 +60,45 @@ impl Default for Tables {
             store,
             watch,
             late_until: Mutex::default(),
-            gone: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 }
 
 impl Tables {
     fn apply(&self, update: &TableUpdate) {
-        let before = self.store.table();
         // The same one again is refused as old.
         if self.store.apply(update).is_err() {
             return;
         }
-        let after = self.store.table();
-        let mut gone = self.gone.lock().unwrap();
-        for route in before.to_snapshot().instances {
-            if after.instance(route.instance).is_none() {
-                gone.insert(route.instance, Instant::now());
-            }
-        }
-        gone.retain(|instance, _| after.instance(*instance).is_none());
+        let now = Instant::now();
+        let there: BTreeSet<_> = update.instances.iter().map(|one| one.instance).collect();
+        let mut told = self.told.lock().unwrap();
+        let before = std::mem::take(&mut told.there);
+        let gone = before.difference(&there).map(|instance| (*instance, now));
+        told.gone.extend(gone);
+        told.gone.retain(|instance, _| !there.contains(instance));
+        told.there = there;
     }
 
-    /// How long an instance has been gone from the table.
-    pub(super) fn gone_for(&self, instance: InstanceId) -> Duration {
-        let gone = self.gone.lock().unwrap();
-        gone.get(&instance).map_or(Duration::ZERO, Instant::elapsed)
+    /// For how long the router has been told that an instance is gone.
+    pub(super) fn gone_for(&self, instance: InstanceId) -> Option<Duration> {
+        let told = self.told.lock().unwrap();
+        told.gone.get(&instance).map(Instant::elapsed)
+    }
+
+    /// The tables, so much later.
+    pub(super) fn late(&self, world: &World, late: Duration) -> watch::Receiver<Arc<Table>> {
+        let mut tables = self.watch();
+        let (sender, receiver) = watch::channel(tables.borrow_and_update().clone());
+        world.spawn("late tables", async move {
+            while tables.changed().await.is_ok() {
+                sleep(late).await;
+                let table = tables.borrow_and_update().clone();
+                sender.send_replace(table);
+            }
+        });
+        receiver
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Arc<Table>> {
@@ -90,6 +111,13 @@ impl Tables {
 }
 
 impl Coordinator {
+    pub(super) fn new(planted: Planted) -> Self {
+        Self {
+            planted,
+            ..Self::default()
+        }
+    }
+
     /// An agent has told of its node.
     pub(super) fn told(
         &self,
@@ -139,9 +167,15 @@ impl Coordinator {
                 software: String::new(),
             });
             for one in &known.instances {
-                let spec = SpecId::of(&one.manifest);
+                let mut manifest = one.manifest.clone();
+                if self.planted == Planted::RepeatsUnknown {
+                    for entry in &mut Arc::make_mut(&mut manifest).capabilities {
+                        entry.idempotent = true;
+                    }
+                }
+                let spec = SpecId::of(&manifest);
                 if !update.specs.iter().any(|(known, _)| *known == spec) {
-                    update.specs.push((spec.clone(), one.manifest.clone()));
+                    update.specs.push((spec.clone(), manifest));
                 }
                 update.instances.push(InstanceRoute {
                     instance: one.instance,

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::caller::{check_chunk, check_end, request};
 use super::ledger::{End, RESULT, UPLOAD, payload};
-use super::plan::{Ending, Planted, Script};
+use super::plan::{Ending, Script};
 use super::plugin::{INITIAL_CREDIT, Shared};
 
 /// Largest part of a result that the plugin sends in one frame.
@@ -90,8 +90,7 @@ impl Job {
             whole.extend_from_slice(&chunk.payload);
             more = !chunk.last;
             taken += 1;
-            let gives = self.shared.world.planted != Planted::KeepsCredit;
-            if taken == INITIAL_CREDIT as u64 / 2 && gives {
+            if taken == INITIAL_CREDIT as u64 / 2 {
                 let credit = common::Credit {
                     chunks: u32::try_from(taken).unwrap(),
                     ..common::Credit::default()
@@ -289,8 +288,7 @@ impl OwnCall {
                         sleep(self.script.read_pause).await;
                     }
                     taken += 1;
-                    let gives = self.shared.world.planted != Planted::KeepsCredit;
-                    if taken == INITIAL_CREDIT / 2 && gives {
+                    if taken == INITIAL_CREDIT / 2 {
                         let credit = common::Credit {
                             chunks: u32::try_from(taken).unwrap(),
                             ..common::Credit::default()

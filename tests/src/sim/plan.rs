@@ -6,22 +6,25 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// A bug that is planted into the wiring of the simulation, to show that it is found. Never in the
-/// product.
+/// A bug that is planted by what the product is told, so that its own code does what is wrong: to show
+/// that it is found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Planted {
     #[default]
     None,
-    /// Callers send a call whose outcome is unknown once more, whatever it is.
+    /// Routers take every call for one that may be repeated.
     RepeatsUnknown,
-    /// Plugins give no credit back for the chunks that they take.
+    /// Buses give no credit back for the chunks that they take.
     KeepsCredit,
+    /// Routers choose by tables that are late.
+    OldTables,
 }
 
 impl Planted {
-    pub const ALL: [(&'static str, Self); 2] = [
+    pub const ALL: [(&'static str, Self); 3] = [
         ("repeats-unknown", Self::RepeatsUnknown),
         ("keeps-credit", Self::KeepsCredit),
+        ("old-tables", Self::OldTables),
     ];
 }
 

@@ -58,11 +58,16 @@ pub(super) fn router_config(plan: &Plan, name: NodeId) -> RouterConfig {
     }
 }
 
-pub(super) fn limits(plan: &Plan) -> BusLimits {
-    BusLimits {
-        chunk_bytes: plan.chunk_bytes,
+pub(super) fn limits(world: &World) -> BusLimits {
+    let mut limits = BusLimits {
+        chunk_bytes: world.plan.chunk_bytes,
         ..BusLimits::default()
+    };
+    if world.planted == Planted::KeepsCredit {
+        // New credit is given for half of it.
+        limits.initial_credit = u32::MAX;
     }
+    limits
 }
 
 impl World {
@@ -74,7 +79,7 @@ impl World {
             .map(|(number, (kind, agent))| Arc::new(PluginSlot::new(number, *kind, *agent)));
         Arc::new(Self {
             ledger: Mutex::new(Ledger::new(&plan.calls)),
-            coordinator: Coordinator::default(),
+            coordinator: Coordinator::new(planted),
             agents: agents.collect(),
             plugins: plugins.collect(),
             trace: Mutex::new(Trace::new(keep)),
@@ -168,7 +173,7 @@ impl World {
     }
 
     async fn gateway(&self, number: usize) -> Gateway {
-        let connected = self.broker.connect(MeshName::default(), limits(&self.plan));
+        let connected = self.broker.connect(MeshName::default(), limits(self));
         let (bus, driver, line) = connected.await.unwrap();
         let stop = self.tasks.token();
         self.tasks
@@ -176,7 +181,11 @@ impl World {
         let tables = Arc::new(Tables::default());
         let name = NodeId::new(&format!("gateway-{number}")).unwrap();
         let config = router_config(&self.plan, name);
-        let (router, driver) = Router::new(config, bus.clone(), tables.watch(), None);
+        let seen = match self.planted {
+            Planted::OldTables => tables.late(self, Duration::from_secs(2)),
+            _ => tables.watch(),
+        };
+        let (router, driver) = Router::new(config, bus.clone(), seen, None);
         self.tasks
             .spawn("router", driver.run(stop.cancelled_owned()));
         Gateway {

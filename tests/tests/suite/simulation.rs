@@ -42,12 +42,13 @@ fn a_seed_is_the_same_each_time() {
 }
 
 /// What each planted bug is found by, within the first seeds; docs/simulation.md names some of them.
-const PLANTED: [(Planted, &str); 2] = [
+const PLANTED: [(Planted, &str); 3] = [
     (
         Planted::RepeatsUnknown,
         "may not be repeated and was begun 2 times",
     ),
     (Planted::KeepsCredit, "it must have hung"),
+    (Planted::OldTables, "before that it is gone"),
 ];
 
 #[test]
