@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 use harness::mesh::{Mesh, PATIENCE, Plan, Role, mcp_request};
 use harness::session::Session;
 use harness::{http_client, wait};
+use mesh_bus::{Bus, BusConfig};
+use mesh_core::id::MeshName;
+use mesh_proto::control::LoadBeacon;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// A lost node is noticed within a second; the rest is for a busy machine.
-const SOON: Duration = Duration::from_millis(2_500);
+const SOON: Duration = Duration::from_millis(5_000);
 
 /// A mesh with a probe on each of two nodes.
 async fn two_probes() -> Mesh {
@@ -40,6 +44,13 @@ async fn both_serve(mesh: &Mesh) {
         anyhow::Ok(())
     })
     .await;
+}
+
+/// The process of a plugin that answers.
+async fn plugin_pid(mesh: &Mesh) -> Pid {
+    let answer = mesh.call_tool("probe_pid", json!({})).await.unwrap();
+    let pid = answer["result"]["content"][0]["text"].as_str().unwrap();
+    Pid::from_raw(pid.parse().unwrap()).unwrap()
 }
 
 type Call = JoinHandle<(Value, Instant)>;
@@ -116,29 +127,55 @@ async fn judge(naps: Vec<Call>, sleeps: Vec<Call>, lost_at: Instant, soon: Durat
     }
 }
 
-/// Calls one after the other, each of which must be answered quickly.
-async fn calls_are_quick(mesh: &Mesh, count: u32) {
-    for number in 0..count {
+/// Calls one after the other, which must be answered quickly: hardly any goes where nobody answers. A busy
+/// machine may be late now and then.
+async fn calls_are_quick(mesh: &Mesh) {
+    let mut slow = Vec::new();
+    for number in 0..50 {
         let begun = Instant::now();
         let answer = mesh.call_tool("probe_echo", json!({"text": "x"})).await;
         let answer = answer.unwrap();
         assert_eq!(answer["result"]["content"][0]["text"], "x", "{answer}");
         let took = begun.elapsed();
-        assert!(took < Duration::from_millis(700), "call {number}: {took:?}");
+        if took > Duration::from_millis(650) {
+            slow.push((number, took));
+        }
     }
+    assert!(slow.len() <= 5, "{slow:?}");
+}
+
+/// Waits until an agent says twice that an instance does not answer: the gateway has heard it, too.
+async fn until_unresponsive(mesh: &Mesh) {
+    let config = BusConfig {
+        urls: mesh.nats.url(),
+        credentials: None,
+        client_name: "listens to beacons".to_owned(),
+        mesh: MeshName::default(),
+    };
+    let (bus, driver) = Bus::connect(config).await.unwrap();
+    let driver = tokio::spawn(driver.run(std::future::pending()));
+    let mut loads = bus.loads().await.unwrap();
+    let twice = async {
+        for _ in 0..2 {
+            let says = |beacon: LoadBeacon| beacon.instances.iter().any(|one| one.unresponsive);
+            while !says(loads.next().await.unwrap()) {}
+        }
+    };
+    timeout(PATIENCE, twice).await.expect("an agent says so");
+    driver.abort();
 }
 
 #[tokio::test]
 async fn calls_to_an_agent_that_was_stopped_end_within_a_second_or_are_answered_elsewhere() {
     let mut mesh = two_probes().await;
-    let ms = json!({"ms": 3_000});
+    let ms = json!({"ms": 8_000});
     let naps = begin(&mesh, 12, "probe_nap", &ms);
     let sleeps = begin(&mesh, 12, "probe_sleep", &ms);
     all_run(&mesh, 24).await;
     let lost_at = Instant::now();
     mesh.agents[1].process().signal(Signal::STOP);
     judge(naps, sleeps, lost_at, SOON, "node-b is silent").await;
-    calls_are_quick(&mesh, 50).await;
+    calls_are_quick(&mesh).await;
     // It takes calls again as soon as it is heard.
     mesh.agents[1].process().signal(Signal::CONT);
     both_serve(&mesh).await;
@@ -147,14 +184,14 @@ async fn calls_to_an_agent_that_was_stopped_end_within_a_second_or_are_answered_
 #[tokio::test]
 async fn calls_to_an_agent_that_was_killed_end_within_a_second_or_are_answered_elsewhere() {
     let mut mesh = two_probes().await;
-    let ms = json!({"ms": 3_000});
+    let ms = json!({"ms": 8_000});
     let naps = begin(&mesh, 12, "probe_nap", &ms);
     let sleeps = begin(&mesh, 12, "probe_sleep", &ms);
     all_run(&mesh, 24).await;
     let lost_at = Instant::now();
     mesh.agents[1].kill();
     judge(naps, sleeps, lost_at, SOON, "node-b has gone").await;
-    calls_are_quick(&mesh, 50).await;
+    calls_are_quick(&mesh).await;
     for name in ["retries", "outlier_ejections"] {
         let name = format!("plugmesh_router_{name}_total");
         let shown = metric(&mesh.gateway, &name).await.unwrap();
@@ -165,19 +202,43 @@ async fn calls_to_an_agent_that_was_killed_end_within_a_second_or_are_answered_e
 #[tokio::test]
 async fn calls_of_a_plugin_that_hangs_are_given_up_or_answered_elsewhere() {
     let mesh = two_probes().await;
-    let ms = json!({"ms": 6_000});
+    let ms = json!({"ms": 8_000});
     let naps = begin(&mesh, 12, "probe_nap", &ms);
     let sleeps = begin(&mesh, 12, "probe_sleep", &ms);
     all_run(&mesh, 24).await;
-    let answer = mesh.call_tool("probe_pid", json!({})).await.unwrap();
-    let pid = answer["result"]["content"][0]["text"].as_str().unwrap();
-    let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+    let pid = plugin_pid(&mesh).await;
     let lost_at = Instant::now();
     kill_process(pid, Signal::STOP).unwrap();
     // Once its agent says that it does not answer, calls go to the other one.
-    tokio::time::sleep(Duration::from_millis(3_000)).await;
-    calls_are_quick(&mesh, 50).await;
-    judge(naps, sleeps, lost_at, Duration::from_secs(6), "hangs").await;
+    until_unresponsive(&mesh).await;
+    calls_are_quick(&mesh).await;
+    judge(naps, sleeps, lost_at, Duration::from_secs(9), "hangs").await;
+    // It goes on, learns what was given up, and takes calls again.
+    kill_process(pid, Signal::CONT).unwrap();
+    both_serve(&mesh).await;
+    wait::until("nothing runs any more", PATIENCE, || async {
+        for _ in 0..6 {
+            let running = mesh.call_tool("probe_running", json!({})).await?;
+            let text = running["result"]["content"][0]["text"].clone();
+            anyhow::ensure!(text == "0", "{running}");
+        }
+        anyhow::Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_that_may_be_repeated_outlive_the_only_plugin_that_serves_them() {
+    let plan = Plan::new().gateway_lines("[router]\npatience = \"20s\"");
+    let mesh = plan.agent("node-a").plugin("probe").start().await;
+    mesh.wait_tool("probe_nap").await;
+    let naps = begin(&mesh, 12, "probe_nap", &json!({"ms": 4_000}));
+    all_run(&mesh, 12).await;
+    kill_process(plugin_pid(&mesh).await, Signal::KILL).unwrap();
+    for call in naps {
+        let (answer, _) = call.await.unwrap();
+        assert!(answer["result"].is_object(), "{answer}");
+    }
 }
 
 /// A plugin on one node whose tool calls a tool of a plugin on another one.
@@ -195,7 +256,8 @@ async fn front_and_back(gateway: &str) -> Mesh {
 /// Waits until no hop holds a call any more, and the last plugin works on none.
 async fn nothing_is_left(mesh: &Mesh) {
     let begun = Instant::now();
-    wait::until("nothing is left", Duration::from_secs(2), || async {
+    // Long before the deadline of those that were given up.
+    wait::until("nothing is left", Duration::from_secs(4), || async {
         for role in mesh.agents.iter().chain([&mesh.gateway]) {
             for name in [AT_AGENT, FROM_HERE] {
                 let left = metric(role, name).await?;
@@ -238,7 +300,7 @@ async fn a_call_that_its_client_cancels_in_words_ends_on_every_hop() {
 
 #[tokio::test]
 async fn calls_that_are_given_up_leave_nothing_behind_on_any_hop() {
-    let mesh = front_and_back("call_timeout = \"3s\"").await;
+    let mesh = front_and_back("call_timeout = \"10s\"").await;
     for by_deadline in [false, true] {
         let arguments = json!({"plugin": "back", "ms": 60_000});
         let calls = begin(&mesh, 8, "front_nest", &arguments);
