@@ -22,13 +22,13 @@ use serde::Serialize;
 use super::wire::{Line, Try};
 
 /// The deadline that the gateways give each try.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// When a try counts as hung.
-pub const CALL_LIMIT: Duration = Duration::from_secs(6);
+/// When a try counts as hung: a busy machine may be late.
+pub const CALL_LIMIT: Duration = Duration::from_secs(14);
 
 /// How long a client goes on trying.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a gateway that was not there is the second choice.
 const AVOID: Duration = Duration::from_millis(500);
@@ -79,6 +79,8 @@ pub struct Plan {
     pub clients: usize,
     /// The longest work that is asked for; the shortest is none.
     pub hold: Duration,
+    /// Bytes that each call carries beside what it needs.
+    pub payload: usize,
     pub pace: Pace,
     /// The first call's id: each call to a mesh has its own.
     pub first: u64,
@@ -91,6 +93,7 @@ impl Plan {
             gateways,
             clients: 16,
             hold: Duration::from_millis(30),
+            payload: 0,
             pace: Pace::Closed,
             first: 1,
         }
@@ -219,9 +222,12 @@ impl Group {
         };
         let longest = u64::try_from(self.plan.hold.as_millis()).unwrap_or(0);
         let hold = fastrand::u64(0..=longest);
+        let payload = "x".repeat(self.plan.payload);
         let (mut tries, mut longest_try) = (0_u32, Duration::ZERO);
         let end = loop {
-            let arguments = format!("{{\"id\":{id},\"attempt\":{tries},\"hold_ms\":{hold}}}");
+            let arguments = format!(
+                "{{\"id\":{id},\"attempt\":{tries},\"hold_ms\":{hold},\"payload\":\"{payload}\"}}"
+            );
             let index = self.gateway(id / 2 + u64::from(tries));
             tries += 1;
             let try_begun = Instant::now();

@@ -13,8 +13,9 @@ use super::{flood, plugin};
 /// How long an init system takes to start a process again.
 const RESTART: Duration = Duration::from_millis(300);
 
-/// How long a process stands still, in turn.
-const STOPS: [u64; 4] = [200, 1_000, 2_000, 3_000];
+/// How long a process stands still, in turn: at the longest, its calls are given up long before it goes on
+/// with what it had and what was written to it.
+const STOPS: [u64; 4] = [200, 1_000, 3_000, 6_000];
 
 /// How long the only broker is gone, in turn.
 const DOWN: [u64; 5] = [0, 200, 500, 1_000, 2_000];

@@ -33,6 +33,8 @@ struct Args {
     attempt: u32,
     /// Milliseconds of work
     hold_ms: u64,
+    /// Makes it large
+    payload: String,
 }
 
 struct Ledger {
@@ -60,6 +62,7 @@ impl Ledger {
 
     async fn work(&self, kind: char, args: Args, ctx: Context) -> Result<String, ToolError> {
         let Args { id, attempt, .. } = args;
+        drop(args.payload);
         self.line(format!("B {id} {attempt} {kind}\n"))?;
         match std::fs::read_to_string(&self.mode).as_deref() {
             Ok(SLOW) => tokio::time::sleep(SLOW_WORK).await,

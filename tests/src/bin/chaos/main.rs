@@ -114,6 +114,11 @@ async fn one(fault: Fault, count: usize) -> anyhow::Result<Report> {
         gateways: world.gateways(),
         clients: CLIENTS,
         hold: HOLD,
+        // More than fits on the way to a plugin that stands still: some waits in its agent.
+        payload: match fault {
+            Fault::PluginStop => 64 << 10,
+            _ => 0,
+        },
         pace: Pace::Closed,
         first: 1,
     });

@@ -149,6 +149,7 @@ pub async fn run(minutes: u64) -> anyhow::Result<bool> {
         gateways: world.gateways(),
         clients: CLIENTS,
         hold: HOLD,
+        payload: 0,
         pace: Pace::Closed,
         first: 1,
     };
