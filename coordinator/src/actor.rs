@@ -156,7 +156,7 @@ impl<S: Store> Running<S> {
     }
 
     fn step(&mut self, event: Event) {
-        if let Event::AgentClosed { session } = &event {
+        if let Event::AgentClosed { session, .. } = &event {
             self.sessions.remove(session);
         }
         let begun = Instant::now();
@@ -249,7 +249,10 @@ impl<S: Store> Running<S> {
     /// Says how it stands.
     fn show(&mut self) {
         let engine = &self.actor.engine;
-        self.actor.metrics.set(&engine.counts(), engine.revision());
+        let metrics = &self.actor.metrics;
+        metrics.set(&engine.counts(), engine.revision());
+        metrics.current(engine.store() == StoreState::Current);
+        metrics.office(engine.holds_office(self.actor.clock.now()));
         self.actor.joining.set(engine.store());
         let why = match engine.store() {
             StoreState::Current => engine.held_back(),

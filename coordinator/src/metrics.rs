@@ -36,6 +36,9 @@ pub(crate) struct CoordinatorMetrics {
     revision: Gauge,
     writes: Family<OutcomeLabel, Counter>,
     steps: Histogram,
+    office: Gauge,
+    current: Gauge,
+    lost: Counter,
 }
 
 impl CoordinatorMetrics {
@@ -48,6 +51,9 @@ impl CoordinatorMetrics {
             revision: Gauge::default(),
             writes: Family::default(),
             steps: Histogram::new(SECONDS),
+            office: Gauge::default(),
+            current: Gauge::default(),
+            lost: Counter::default(),
         };
         let all = own.clone();
         metrics.register(|registry| {
@@ -61,6 +67,21 @@ impl CoordinatorMetrics {
                 "step_seconds",
                 "Time that the engine takes per event",
                 all.steps,
+            );
+            registry.register(
+                "office",
+                "1: this coordinator is the one that may evict nodes",
+                all.office,
+            );
+            registry.register(
+                "registry_current",
+                "1: it is proven that the registry here is what the store holds",
+                all.current,
+            );
+            registry.register(
+                "registry_lost",
+                "How often that could not be proven any more",
+                all.lost,
             );
         });
         own
@@ -80,6 +101,18 @@ impl CoordinatorMetrics {
     /// What one step took.
     pub(crate) fn stepped(&self, took: Duration) {
         self.steps.observe(took.as_secs_f64());
+    }
+
+    /// Whether the registry is what the store holds.
+    pub(crate) fn current(&self, current: bool) {
+        if self.current.set(current.into()) == 1 && !current {
+            self.lost.inc();
+        }
+    }
+
+    /// Whether this coordinator may evict nodes.
+    pub(crate) fn office(&self, held: bool) {
+        self.office.set(held.into());
     }
 
     /// How it stands now.

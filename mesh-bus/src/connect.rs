@@ -20,6 +20,9 @@ pub const NOT_CONNECTED: &str = "the broker is not reachable (nats.url); trying 
 /// A dead peer is noticed after about three of these.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long one server may take to greet the store: one that stands still takes connections, too.
+const GREETING: Duration = Duration::from_secs(1);
+
 /// What the library has told of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct LinkEvents {
@@ -160,17 +163,25 @@ impl Connector {
             .map_err(|error| bad_url(error.to_string()))
     }
 
-    /// A connection that is made now or not at all, for the store.
-    pub async fn connect_now(&self, events: Arc<LinkEvents>) -> Result<Client, String> {
+    /// A connection that is made now or not at all, for the store; first to the server whose turn it is.
+    pub async fn connect_now(
+        &self,
+        events: Arc<LinkEvents>,
+        turn: usize,
+    ) -> Result<Client, String> {
+        let mut servers = self.servers.clone();
+        servers.rotate_left(turn % self.servers.len().max(1));
         self.options("-store")
             .map_err(|error| error.to_string())?
+            .retain_servers_order()
+            .connection_timeout(GREETING)
             // Once around; whoever asked for the connection makes a new one after that.
             .max_reconnects(self.servers.len())
             .event_callback(move |event| {
                 events.take(&event);
                 std::future::ready(())
             })
-            .connect(self.servers.clone())
+            .connect(servers)
             .await
             .map_err(|error| error.to_string())
     }

@@ -156,8 +156,9 @@ impl StoreDriver {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let sessions = async {
             let mut told = String::new();
-            loop {
-                let why = follow::session(&self.shared).await;
+            // Not all begin with the first server, and none begins anew with the one that it lost.
+            for turn in fastrand::usize(..1 << 16).. {
+                let why = follow::session(&self.shared, turn).await;
                 *self.shared.bucket() = None;
                 // Once for each reason, not for each try.
                 if why != told {
