@@ -42,7 +42,7 @@ pub struct Config {
     pub zone: String,
     /// Labels of the node; free form.
     pub labels: BTreeMap<String, String>,
-    /// Addresses of coordinators, tried in this order.
+    /// Coordinators, in the order in which they are tried; a name stands for all addresses that it has.
     #[schemars(inner(regex(pattern = r"^https?://[^\s/]+/?$")))]
     pub coordinators: Vec<String>,
     /// Folder for the table's snapshot and the socket.

@@ -4,7 +4,6 @@
 //! what happened meanwhile is told by the next session's announcement.
 
 mod beacon;
-mod dial;
 mod report;
 mod session;
 mod states;

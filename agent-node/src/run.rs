@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use mesh_bus::{Bus, BusConfig, BusLimits};
 use mesh_core::id::Generation;
-use mesh_core::revision::Revision;
 use mesh_core::table::{NodeRoute, Table};
 use mesh_runtime::admin::{HttpLimits, admin_only, serve_http};
+use mesh_runtime::coordinators::TableStanding;
 use mesh_runtime::grpc::bind_tcp;
 use mesh_runtime::tasks::ThreadError;
 use mesh_runtime::{Context, ReadyLatch, Tasks};
@@ -91,7 +91,13 @@ pub async fn run(config: RunConfig, context: Context) -> Result<(), AgentError> 
             source,
         })?;
     let (table, tables, table_driver) = TableStore::open(Some(dir.join("table.snapshot")))?;
-    let latches = Latches::new(&context, &table);
+    let latches = Latches::new(&context);
+    let standing = TableStanding::new(
+        latches.table,
+        &context.metrics,
+        &config.agent.coordinators,
+        table.table().revision(),
+    );
     let tasks = context.tasks.clone();
     let parts = Parts {
         metrics: AgentMetrics::new(&context.metrics),
@@ -116,7 +122,7 @@ pub async fn run(config: RunConfig, context: Context) -> Result<(), AgentError> 
     let plane = side.plane.clone();
     let for_control = parts.clone();
     let mut control = tasks.spawn_thread("agent control", move |tasks| {
-        run_control(for_control, tasks, side, latches.table, table_driver)
+        run_control(for_control, tasks, side, standing, table_driver)
     });
     let (mut data_ended, mut control_ended) = (None, None);
     tokio::select! {
@@ -173,19 +179,12 @@ struct Latches {
 }
 
 impl Latches {
-    fn new(context: &Context, table: &TableStore) -> Self {
-        let latches = Self {
+    fn new(context: &Context) -> Self {
+        Self {
             attach: context.readiness.latch("attach"),
             bus: context.readiness.latch("bus"),
             table: context.readiness.latch("table"),
-        };
-        latches
-            .table
-            .set_not_ready("no coordinator has sent a table yet, and none is on disk");
-        if table.table().revision() != Revision::default() {
-            latches.table.set_ready();
         }
-        latches
     }
 }
 
@@ -293,7 +292,7 @@ async fn run_control(
     parts: Parts,
     tasks: Tasks,
     side: DataSide,
-    table_ready: ReadyLatch,
+    standing: TableStanding,
     table_driver: TableStoreDriver,
 ) -> Result<(), AgentError> {
     let (agent, stages) = (&parts.config.agent, &parts.stages);
@@ -329,7 +328,7 @@ async fn run_control(
         supervisor: supervisor.clone(),
         drain,
         tasks: tasks.clone(),
-        ready: Arc::new(table_ready),
+        standing: Arc::new(standing),
     };
     tasks.spawn("coordinator", follow_coordinators(control, stop.clone()));
     let beacons = Beacons {

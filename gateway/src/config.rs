@@ -23,7 +23,7 @@ pub struct Config {
     /// too.
     #[schemars(schema_with = "schema::socket_addr")]
     pub listen: SocketAddr,
-    /// Coordinators, in the order in which they are tried.
+    /// Coordinators, in the order in which they are tried; a name stands for all addresses that it has.
     #[schemars(length(min = 1), inner(regex(pattern = r"^https?://[^\s/]+/?$")))]
     pub coordinators: Vec<String>,
     /// Folder for the last routing table, from which the gateway starts when no coordinator answers.

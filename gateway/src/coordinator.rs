@@ -5,20 +5,11 @@
 mod admin;
 mod follow;
 
-use std::time::Duration;
-
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::{MeshName, NodeId};
-use tonic::transport::{Channel, Endpoint};
 
 pub use self::admin::Change;
 pub use self::follow::follow;
-
-/// Time that a coordinator may take to be connected to.
-const CONNECT: Duration = Duration::from_secs(3);
-
-/// A coordinator that does not answer a ping within this is gone.
-const PING: Duration = Duration::from_secs(5);
 
 /// The coordinators, in the order in which they are tried. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -52,25 +43,4 @@ impl Coordinators {
         );
         MeshError::new(ErrorCode::NoCoordinator, text)
     }
-}
-
-/// Connects to one coordinator.
-async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(address.to_owned())?
-        .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(PING)
-        .keep_alive_timeout(PING)
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
-}
-
-/// The innermost reason of an error: the outer ones say only "transport error".
-fn root(error: &dyn std::error::Error) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }

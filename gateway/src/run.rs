@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use mesh_bus::{Bus, BusConfig, BusError, BusLimits};
 use mesh_core::table::Table;
+use mesh_runtime::coordinators::TableStanding;
 use mesh_runtime::http_server::{Ending, HttpLimits, serve};
 use mesh_runtime::net::BindError;
 use mesh_runtime::tasks::ThreadError;
@@ -117,6 +118,12 @@ impl Gateway {
         })?;
         let path = settings.data_dir.join("table.snapshot");
         let (store, table, store_driver) = TableStore::open(Some(path))?;
+        let standing = TableStanding::new(
+            table_ready,
+            &context.metrics,
+            &settings.coordinators,
+            store.table().revision(),
+        );
 
         let tasks = context.tasks.child();
         let metrics = GatewayMetrics::new(&context.metrics);
@@ -154,7 +161,7 @@ impl Gateway {
         });
         tasks.spawn(
             "table follower",
-            follow(coordinators, store, table_ready, ending.clone()),
+            follow(coordinators, store, standing, ending.clone()),
         );
         tasks.spawn("catalog", publisher.run(ending.clone()));
         let notifier = shared.notifier.clone();

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod config;
 mod context;
+pub mod coordinators;
 mod first_request;
 pub mod grpc;
 pub mod http_server;

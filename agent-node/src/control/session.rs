@@ -15,16 +15,15 @@ use mesh_proto::control::{
     InstanceRejected, TableAck, agent_frame, coordinator_frame,
 };
 use mesh_proto::status::from_status;
-use mesh_runtime::{ReadyLatch, Tasks};
+use mesh_runtime::Tasks;
+use mesh_runtime::coordinators::{Candidate, Search, TableStanding};
 use router::TableStore;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
 
-use super::dial::Dial;
 use super::report::{Told, frame};
 use super::states::States;
 use crate::data::Plane;
@@ -33,8 +32,8 @@ use crate::rate_gate::{Pass, Rate, RateGate};
 use crate::roster::Roster;
 use crate::supervisor::Supervisor;
 
-/// Time to connect, and time until a coordinator answers the hello.
-const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// Time until a coordinator answers the hello: one that starts waits for its store first.
+const ANSWER_TIME: Duration = Duration::from_secs(8);
 
 /// Time to take leave of a coordinator.
 const GOODBYE_TIME: Duration = Duration::from_millis(500);
@@ -79,7 +78,7 @@ pub(crate) struct Control {
     /// Owner of the tasks.
     pub(crate) tasks: Tasks,
     /// Ready once there is a table.
-    pub(crate) ready: Arc<ReadyLatch>,
+    pub(crate) standing: Arc<TableStanding>,
 }
 
 /// Why a session ended.
@@ -95,69 +94,75 @@ enum Ended {
 
 /// Keeps a session with one of the coordinators until `stop` is cancelled.
 pub(crate) async fn follow_coordinators(control: Control, stop: CancellationToken) {
-    let mut dial = Dial::new(control.coordinators.len());
+    let mut search = Search::new(control.coordinators.to_vec());
     let mut failed_before = false;
     let mut whole_table = false;
     loop {
-        let Some(address) = control.coordinators.get(dial.index()) else {
+        let next = tokio::select! {
+            () = stop.cancelled() => return,
+            next = search.next() => next,
+        };
+        let Some(coordinator) = next else {
             return;
         };
-        let wait = match control.session(address, &mut whole_table, &stop).await {
+        let session = control.session(&coordinator, &mut whole_table, &stop);
+        let error = match session.await {
             Ended::Stopping => return,
             Ended::Failed(error) => {
                 // Once is news; that it goes on is not.
                 if failed_before {
-                    tracing::debug!(coordinator = address, %error, "no session");
+                    tracing::debug!(%coordinator, %error, "no session");
                 } else {
                     tracing::warn!(
-                        coordinator = address,
+                        %coordinator,
                         %error,
                         "no session with the coordinator; plugins go on, it is tried again"
                     );
                 }
                 failed_before = true;
-                dial.failed(fastrand::f64())
+                error
             }
             Ended::Lost(error) => {
                 tracing::warn!(
-                    coordinator = address,
+                    %coordinator,
                     %error,
                     "the session with the coordinator is lost; plugins go on with the last table"
                 );
                 failed_before = false;
-                dial.ended(fastrand::f64())
+                search.stood();
+                error
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
+        let why = format!("{coordinator}: {error}");
+        control
+            .standing
+            .alone(control.table.table().revision(), &why);
     }
 }
 
 impl Control {
     async fn session(
         &self,
-        address: &str,
+        coordinator: &Candidate,
         whole_table: &mut bool,
         stop: &CancellationToken,
     ) -> Ended {
         let opened = tokio::select! {
             () = stop.cancelled() => return Ended::Stopping,
-            opened = timeout(ANSWER_TIME * 2, self.open(address, *whole_table)) => opened,
+            opened = timeout(ANSWER_TIME, self.open(coordinator, *whole_table)) => opened,
         };
         let (outgoing, mut incoming, welcome) = match opened {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return Ended::Failed(error),
             Err(_) => {
-                let text = format!("{address} did not answer in time");
+                let text = format!("{coordinator} did not answer in time");
                 return Ended::Failed(MeshError::new(ErrorCode::NoCoordinator, text));
             }
         };
         *whole_table = false;
         tracing::info!(
             coordinator = welcome.coordinator,
-            address,
+            address = %coordinator,
             "joined the mesh"
         );
         let session = CancellationToken::new();
@@ -187,7 +192,7 @@ impl Control {
     /// Connects, says hello and waits for the welcome.
     async fn open(
         &self,
-        address: &str,
+        coordinator: &Candidate,
         whole_table: bool,
     ) -> Result<
         (
@@ -198,10 +203,10 @@ impl Control {
         MeshError,
     > {
         let unreachable = |why: String| {
-            let text = format!("{address}: {why}; check agent.coordinators");
+            let text = format!("{coordinator}: {why}; check agent.coordinators");
             MeshError::new(ErrorCode::NoCoordinator, text)
         };
-        let channel = connect(address).await.map_err(unreachable)?;
+        let channel = coordinator.connect().await.map_err(unreachable)?;
         let mut client = control::agent_sessions_client::AgentSessionsClient::new(channel)
             .max_decoding_message_size(MAX_UPDATE);
         let (outgoing, frames) = mpsc::channel(OUTGOING);
@@ -283,7 +288,7 @@ impl Control {
                 return Err(MeshError::new(ErrorCode::ProtocolViolation, text));
             }
         };
-        self.ready.set_ready();
+        self.standing.followed();
         for (instance, state, reason) in states.changes(&self.table.table(), &self.node.node) {
             self.plane.tell_state(instance, state, &reason);
         }
@@ -383,22 +388,6 @@ impl Control {
             }
         }
     }
-}
-
-async fn connect(address: &str) -> Result<Channel, String> {
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| error.to_string())?;
-    endpoint
-        .connect_timeout(ANSWER_TIME)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
-        .map_err(|error| {
-            let source = std::error::Error::source(&error);
-            source.map_or_else(|| error.to_string(), ToString::to_string)
-        })
 }
 
 /// Renews the lease until the session ends.

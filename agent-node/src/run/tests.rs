@@ -30,7 +30,15 @@ struct Agent {
 
 impl Agent {
     fn start(coordinators: &[&Coordinator], plugins: Vec<PluginLaunch>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), coordinators, plugins)
+    }
+
+    /// In the folder of one that was there before.
+    fn start_in(
+        dir: tempfile::TempDir,
+        coordinators: &[&Coordinator],
+        plugins: Vec<PluginLaunch>,
+    ) -> Self {
         let config = config(dir.path(), coordinators, plugins);
         let address = format!("unix://{}", config.socket_path().display());
         let context = Context::default();
@@ -63,8 +71,35 @@ impl Agent {
     }
 
     async fn stop(self) -> Result<(), AgentError> {
+        self.leave().await.1
+    }
+
+    /// Stops, and leaves its folder.
+    async fn leave(self) -> (tempfile::TempDir, Result<(), AgentError>) {
         self.context.shutdown.trigger();
-        timeout(SOON, self.running).await.unwrap().unwrap()
+        (
+            self.dir,
+            timeout(SOON, self.running).await.unwrap().unwrap(),
+        )
+    }
+
+    /// Waits until what `/ready` says of the table fits.
+    async fn until_table(&self, fits: impl Fn(bool, &str) -> bool) {
+        let waiting = async {
+            loop {
+                let checks = self.context.readiness.report().checks;
+                let table = checks.iter().find(|check| check.name == "table");
+                if table.is_some_and(|check| fits(check.ready, &check.detail)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, waiting).await.unwrap();
+    }
+
+    fn shows(&self, line: &str) -> bool {
+        self.context.metrics.render().lines().any(|it| it == line)
     }
 }
 
@@ -160,6 +195,20 @@ async fn an_agent_joins_announces_follows_the_table_and_leaves_in_order() {
 }
 
 #[tokio::test]
+async fn a_plugin_whose_stream_breaks_is_reported_gone_at_once() {
+    let mut coordinator = Coordinator::start().await;
+    let agent = Agent::start(&[&coordinator], Vec::new());
+    let mut session = coordinator.session().await;
+    let plugin = agent.plugin("time").await;
+    reported(&mut session, &plugin, control::InstancePhase::Ready).await;
+    let instance = plugin.instance.to_string();
+    drop(plugin);
+    let reason = reported_gone(&mut session, &instance).await;
+    assert_eq!(reason, "its connection is gone");
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_refused_instance_is_told_why_and_is_gone() {
     let mut coordinator = Coordinator::start().await;
     let agent = Agent::start(&[&coordinator], Vec::new());
@@ -220,6 +269,8 @@ async fn an_unloaded_plugin_is_drained_and_closed() {
 #[tokio::test]
 async fn when_a_coordinator_is_lost_the_next_one_is_told_everything() {
     let (mut first, mut second) = (Coordinator::start().await, Coordinator::start().await);
+    // A name, of which all addresses are tried.
+    second.address = second.address.replace("127.0.0.1", "localhost");
     let agent = Agent::start(&[&first, &second], Vec::new());
     let mut session = first.session().await;
     let plugin = agent.plugin("time").await;
@@ -251,6 +302,58 @@ async fn when_a_coordinator_is_lost_the_next_one_is_told_everything() {
     let session = second.session().await;
     assert_eq!(session.hello.table, None);
     drop(plugin);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_starts_from_the_table_on_disk_without_any_coordinator_and_says_so() {
+    let mut coordinator = Coordinator::start().await;
+    let agent = Agent::start(&[&coordinator], Vec::new());
+    let mut session = coordinator.session().await;
+    let plugin = agent.plugin("time").await;
+    let update = session.table_with(&plugin, 5, control::InstanceState::Active);
+    session.send_table(update).await;
+    assert_eq!(session.acked().await, 5);
+    assert!(agent.shows("plugmesh_table_followed 1"));
+    drop((session, plugin));
+    let (dir, stopped) = agent.leave().await;
+    stopped.unwrap();
+    // Nobody answers there any more.
+    let gone = Coordinator::start().await;
+    let address = gone.address.clone();
+    gone.stop().await;
+    let agent = Agent::start_in(dir, &[&Coordinator::absent(address)], Vec::new());
+    agent
+        .until_table(|ready, detail| {
+            let said = ["revision 1.5, as it was on disk", "may be old", "refused"];
+            ready && said.iter().all(|part| detail.contains(part))
+        })
+        .await;
+    assert!(agent.shows("plugmesh_table_from_disk 1"));
+    assert!(agent.shows("plugmesh_table_followed 0"));
+    // It hosts plugins all the same.
+    let plugin = agent.plugin("time").await;
+    drop(plugin);
+    let (dir, stopped) = agent.leave().await;
+    stopped.unwrap();
+    // One that is back is told what there is, and sends only what is newer.
+    let agent = Agent::start_in(dir, &[&coordinator], Vec::new());
+    let mut session = coordinator.session().await;
+    assert_eq!(session.hello.table.map(|table| table.sequence), Some(5));
+    let at = Some(control::Revision {
+        epoch: 1,
+        sequence: 5,
+    });
+    let newest = control::TableUpdate {
+        from: at,
+        to: at,
+        ..control::TableUpdate::default()
+    };
+    session.send_table(newest).await;
+    agent
+        .until_table(|ready, detail| ready && detail.is_empty())
+        .await;
+    assert!(agent.shows("plugmesh_table_from_disk 0"));
     agent.stop().await.unwrap();
 }
 

@@ -6,8 +6,9 @@ use mesh_core::error::{ErrorCode, MeshError};
 use mesh_proto::admin::mesh_admin_client::MeshAdminClient;
 use mesh_proto::admin::{DisablePluginRequest, EnablePluginRequest, PluginChangeResponse};
 use mesh_proto::status::from_status;
+use mesh_runtime::coordinators::candidates;
 
-use super::{Coordinators, connect, root};
+use super::Coordinators;
 
 /// Time that a coordinator may take for a change.
 const CHANGE: Duration = Duration::from_secs(10);
@@ -30,11 +31,11 @@ impl Coordinators {
     /// NO_COORDINATOR when none answers, else what the coordinator says.
     pub async fn change(&self, change: &Change) -> Result<PluginChangeResponse, MeshError> {
         let mut why = String::new();
-        for address in &self.addresses {
-            let channel = match connect(address).await {
+        for coordinator in candidates(&self.addresses).await {
+            let channel = match coordinator.connect().await {
                 Ok(channel) => channel,
                 Err(error) => {
-                    why = root(&error);
+                    why = error;
                     continue;
                 }
             };
@@ -61,7 +62,7 @@ impl Coordinators {
                 Err(_) => Err(MeshError::new(
                     ErrorCode::DeadlineExceeded,
                     format!(
-                        "the coordinator at {address} did not answer within {CHANGE:?}: whether the \
+                        "the coordinator at {coordinator} did not answer within {CHANGE:?}: whether the \
                          change was made is unknown, list_plugins shows it"
                     ),
                 )),

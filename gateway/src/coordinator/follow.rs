@@ -1,4 +1,5 @@
-//! Follows the routing table of the first coordinator that answers.
+//! Follows the routing table of a coordinator, and goes on to another when that one goes away, from the
+//! revision that there is.
 
 use std::time::Duration;
 
@@ -10,18 +11,18 @@ use mesh_proto::control::{
     TableAck, TableFeedHello, TableFeedRequest, TableFeedResponse, table_feed_request,
 };
 use mesh_proto::status::from_status;
-use mesh_runtime::ReadyLatch;
+use mesh_runtime::coordinators::{Candidate, Search, TableStanding};
 use router::TableStore;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::{Coordinators, connect, root};
+use super::Coordinators;
 
-/// Pauses between rounds through all coordinators.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Time until a coordinator sends the first update: one that starts waits for its store first.
+const ANSWER: Duration = Duration::from_secs(8);
 
 /// Largest update: a whole table of a large mesh.
 const MAX_UPDATE_BYTES: usize = 256 << 20;
@@ -34,22 +35,22 @@ enum Ended {
     Gap,
 }
 
-/// Follows the table until `stop`. `ready` says whether there is a table, and where it is from.
+/// Follows the table until `stop`.
 pub async fn follow(
     coordinators: Coordinators,
     store: TableStore,
-    ready: ReadyLatch,
+    standing: TableStanding,
     stop: CancellationToken,
 ) {
     let mut follower = Follower {
+        search: Search::new(coordinators.addresses.clone()),
         coordinators,
         store,
-        ready,
+        standing,
         whole: false,
         current: false,
         warned: false,
     };
-    follower.show("no coordinator has answered yet");
     tokio::select! {
         () = stop.cancelled() => {}
         () = follower.run() => {}
@@ -58,8 +59,9 @@ pub async fn follow(
 
 struct Follower {
     coordinators: Coordinators,
+    search: Search,
     store: TableStore,
-    ready: ReadyLatch,
+    standing: TableStanding,
     /// The next coordinator is asked for the whole table.
     whole: bool,
     /// An update has come over the present connection.
@@ -70,46 +72,47 @@ struct Follower {
 
 impl Follower {
     async fn run(&mut self) {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            for address in self.coordinators.addresses.clone() {
-                self.current = false;
-                match self.follow_one(&address).await {
-                    Ended::Gap => self.whole = true,
-                    Ended::Lost(why) => self.lost(&address, &why),
-                }
-                if self.current {
-                    pause = FIRST_PAUSE;
-                }
+        while let Some(coordinator) = self.search.next().await {
+            self.current = false;
+            match self.follow_one(&coordinator).await {
+                Ended::Gap => self.whole = true,
+                Ended::Lost(why) => self.lost(&coordinator, &why),
             }
-            // Jitter keeps all gateways of a mesh from coming back in the same moment.
-            tokio::time::sleep(pause.mul_f64(fastrand::f64().mul_add(0.5, 0.75))).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            if self.current {
+                self.search.stood();
+            }
         }
     }
 
-    fn lost(&mut self, address: &str, why: &str) {
+    fn lost(&mut self, coordinator: &Candidate, why: &str) {
         if self.warned {
-            tracing::debug!(coordinator = address, why, "still not following the table");
+            tracing::debug!(%coordinator, why, "still not following the table");
         } else {
-            tracing::warn!(
-                coordinator = address,
-                why,
-                "not following the table; trying again"
-            );
+            tracing::warn!(%coordinator, why, "not following the table; trying again");
             self.warned = true;
         }
-        self.show(why);
+        let why = format!("{coordinator}: {why}");
+        self.standing.alone(self.store.table().revision(), &why);
     }
 
     /// Follows one coordinator until that ends.
-    async fn follow_one(&mut self, address: &str) -> Ended {
-        let (acks, mut updates) = match self.open(address).await {
-            Ok(open) => open,
-            Err(why) => return Ended::Lost(why),
+    async fn follow_one(&mut self, coordinator: &Candidate) -> Ended {
+        let late = || Ended::Lost(format!("it sent nothing within {ANSWER:?}"));
+        let (acks, mut updates) = match timeout(ANSWER, self.open(coordinator)).await {
+            Ok(Ok(open)) => open,
+            Ok(Err(why)) => return Ended::Lost(why),
+            Err(_) => return late(),
         };
         loop {
-            let update = match updates.message().await {
+            let next = if self.current {
+                updates.message().await
+            } else {
+                match timeout(ANSWER, updates.message()).await {
+                    Ok(next) => next,
+                    Err(_) => return late(),
+                }
+            };
+            let update = match next {
                 Ok(Some(TableFeedResponse { table: Some(table) })) => table,
                 Ok(Some(TableFeedResponse { table: None })) => continue,
                 Ok(None) => return Ended::Lost("the coordinator closed the stream".to_owned()),
@@ -123,10 +126,10 @@ impl Follower {
                 Ok(revision) => {
                     self.whole = false;
                     if !self.current {
-                        tracing::info!(coordinator = address, %revision, "following the table");
+                        tracing::info!(%coordinator, %revision, "following the table");
                         self.current = true;
                         self.warned = false;
-                        self.ready.set_ready();
+                        self.standing.followed();
                     }
                     let ack = table_feed_request::Body::Ack(TableAck {
                         revision: Some(revision.into()),
@@ -143,9 +146,9 @@ impl Follower {
 
     async fn open(
         &self,
-        address: &str,
+        coordinator: &Candidate,
     ) -> Result<(mpsc::Sender<TableFeedRequest>, Streaming<TableFeedResponse>), String> {
-        let channel = connect(address).await.map_err(|error| root(&error))?;
+        let channel = coordinator.connect().await?;
         let mut client = TableFeedClient::new(channel).max_decoding_message_size(MAX_UPDATE_BYTES);
         let have = self.store.table().revision();
         let table = (have != Revision::default() && !self.whole).then(|| have.into());
@@ -160,21 +163,6 @@ impl Follower {
         let updates = client.follow(ReceiverStream::new(receive)).await;
         let updates = updates.map_err(|status| from_status(&status).to_string())?;
         Ok((send, updates.into_inner()))
-    }
-
-    /// Says how it stands while no coordinator is followed.
-    fn show(&self, why: &str) {
-        let revision = self.store.table().revision();
-        if revision == Revision::default() {
-            let addresses = self.coordinators.listed();
-            let text =
-                format!("there is no table yet: no coordinator answers at {addresses} ({why})");
-            self.ready.set_not_ready(text);
-        } else {
-            let text =
-                format!("serving from the table at revision {revision}, which may be old: {why}");
-            self.ready.set_ready_with(text);
-        }
     }
 }
 

@@ -69,6 +69,16 @@ impl Coordinator {
         }
     }
 
+    /// One that is not there.
+    pub(super) fn absent(address: String) -> Self {
+        Self {
+            address,
+            opened: mpsc::channel(1).1,
+            stop: CancellationToken::new(),
+            server: tokio::spawn(std::future::ready(())),
+        }
+    }
+
     pub(super) async fn stop(self) {
         self.stop.cancel();
         drop(self.opened);
