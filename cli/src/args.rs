@@ -65,6 +65,8 @@ pub enum Command {
     Impact(ImpactArgs),
     /// List the agent-nodes
     Nodes(CoordinatorFlags),
+    /// List the coordinators, and which of them may evict nodes
+    Coordinators(CoordinatorFlags),
     /// Show what needs what
     Graph(GraphArgs),
     /// Show every change as it happens

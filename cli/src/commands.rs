@@ -6,6 +6,7 @@ pub mod change;
 pub mod completions;
 pub mod config;
 pub mod coordinator;
+pub mod coordinators;
 pub mod doctor;
 pub mod gateway;
 pub mod graph;

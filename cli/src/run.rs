@@ -70,6 +70,7 @@ fn dispatch(command: Command, output: Output) -> Result<(), Failure> {
         Command::Split(args) => client(commands::split::run(args, output)),
         Command::Impact(args) => client(commands::impact::run(args, output)),
         Command::Nodes(args) => client(commands::nodes::run(args, output)),
+        Command::Coordinators(args) => client(commands::coordinators::run(args, output)),
         Command::Graph(args) => client(commands::graph::run(args, output)),
         Command::Watch(args) => client(commands::watch::run(args, output)),
         Command::Tools(args) => client(commands::tools::run(args, output)),

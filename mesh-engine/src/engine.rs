@@ -16,6 +16,7 @@ mod others;
 mod publish;
 mod registry;
 mod requests;
+mod roles;
 mod sessions;
 mod splits;
 mod suppose;
@@ -33,10 +34,11 @@ use self::leases::Leases;
 use self::publish::Publisher;
 use self::registry::{Changes, Registry};
 use self::requests::Requests;
+pub use self::roles::{CoordinatorView, NodeStanding, NodeView};
 use self::sessions::Sessions;
 pub use self::splits::{SplitShare, SplitView};
 pub use self::suppose::{Affected, Impact, Supposition};
-pub use self::view::{Counts, GraphNode, GraphView, NodeView, PluginFilter, PluginView};
+pub use self::view::{Counts, GraphNode, GraphView, PluginFilter, PluginView};
 use self::writes::Writes;
 use crate::record::{Key, RecordError, Stand};
 use mesh_core::id::{InstanceId, NodeId};
@@ -162,7 +164,7 @@ impl Engine {
             Event::AgentGone { session, instance } => self.agent_gone(session, instance, now),
             Event::AgentHeartbeat { session } => self.heard(session, now),
             Event::AgentAcknowledged { session, table } => self.acknowledged(session, table, now),
-            Event::AgentClosed { session } => self.agent_closed(session, now),
+            Event::AgentClosed { session, parting } => self.agent_parted(session, parting, now),
             Event::TableSeen { table } => self.table_seen(table, now),
             Event::Requested { request, operation } => self.requested(request, operation, now),
             Event::Tick => self.tick(now),

@@ -136,6 +136,23 @@ pub struct NodeRecord {
     /// Who has its session; `None`: nobody, it was closed.
     #[serde(default)]
     pub holder: Option<Holder>,
+    /// How its last session ended, when nobody has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parting: Option<Parting>,
+}
+
+/// How an agent's session ended, as far as its coordinator could tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Parting {
+    /// The agent took leave: it stops.
+    Left,
+    /// Its connection broke though it was heard until then: its process has ended, most likely.
+    Broken,
+    /// It fell silent first: its machine is down, cut off, or stands still.
+    Silent,
+    /// The coordinator ended it.
+    SentOn,
 }
 
 /// The session of a node at a coordinator. The last one that was written is the valid one.

@@ -25,8 +25,9 @@ pub async fn run(ask: CoordinatorFlags, output: Output) -> Result<(), Failure> {
     }
     let head = [
         "NODE",
-        "CONNECTED",
+        "STANDING",
         "SINCE",
+        "COORDINATOR",
         "INSTANCES",
         "ZONE",
         "SOFTWARE",
@@ -34,18 +35,30 @@ pub async fn run(ask: CoordinatorFlags, output: Output) -> Result<(), Failure> {
     ];
     let rows = nodes.iter().map(|view| {
         let node = view.node.clone().unwrap_or_default();
-        let connected = if view.connected { "yes" } else { "no" };
         [
             node.node,
-            connected.to_owned(),
+            standing(view),
             output::ago(view.since_ms),
+            view.coordinator.clone(),
             view.instances.to_string(),
             node.zone,
             node.software,
             acknowledged(view),
         ]
     });
-    output::line(output::table(head, rows))
+    output::line(output::table(head, rows))?;
+    for view in nodes.iter().filter(|view| !view.note.is_empty()) {
+        let name = view.node.as_ref().map_or("", |node| &node.node);
+        output::line(format!("{name}: {}", view.note))?;
+    }
+    Ok(())
+}
+
+/// How the node is in touch with the coordinators, in one word.
+fn standing(view: &NodeView) -> String {
+    let name = view.standing().as_str_name();
+    let word = name.strip_prefix("NODE_STANDING_").unwrap_or(name);
+    word.to_ascii_lowercase()
 }
 
 /// What the coordinator lists.
@@ -75,6 +88,9 @@ fn as_json(view: &NodeView) -> Value {
         "labels": node.labels,
         "software": node.software,
         "connected": view.connected,
+        "standing": standing(view),
+        "coordinator": view.coordinator,
+        "note": view.note,
         "since_ms": view.since_ms,
         "instances": view.instances,
         "acknowledged": acknowledged(view),

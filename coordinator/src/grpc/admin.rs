@@ -11,9 +11,10 @@ use mesh_proto::admin::mesh_admin_server::MeshAdmin;
 use mesh_proto::admin::{
     ClearSplitRequest, DisablePluginRequest, EnablePluginRequest, GetGraphRequest,
     GetGraphResponse, GetImpactRequest, GetImpactResponse, GetPluginRequest, GetPluginResponse,
-    ListNodesRequest, ListNodesResponse, ListPluginsRequest, ListPluginsResponse,
-    ListSplitsRequest, ListSplitsResponse, PluginChangeResponse, SetSplitRequest,
-    UnloadPluginRequest, Upgrade, WatchRequest, WatchResponse, get_impact_request,
+    ListCoordinatorsRequest, ListCoordinatorsResponse, ListNodesRequest, ListNodesResponse,
+    ListPluginsRequest, ListPluginsResponse, ListSplitsRequest, ListSplitsResponse,
+    PluginChangeResponse, SetSplitRequest, UnloadPluginRequest, Upgrade, WatchRequest,
+    WatchResponse, get_impact_request,
 };
 use mesh_proto::convert::WireError;
 use tokio::sync::mpsc;
@@ -95,6 +96,17 @@ impl MeshAdmin for Services {
         let nodes = self.handle.look(Engine::nodes).await.map_err(refuse)?;
         Ok(Response::new(ListNodesResponse {
             nodes: nodes.into_iter().map(view::node).collect(),
+        }))
+    }
+
+    async fn list_coordinators(
+        &self,
+        _: Request<ListCoordinatorsRequest>,
+    ) -> Result<Response<ListCoordinatorsResponse>, Status> {
+        let coordinators = self.handle.look(Engine::coordinators).await;
+        let coordinators = coordinators.map_err(refuse)?.into_iter();
+        Ok(Response::new(ListCoordinatorsResponse {
+            coordinators: coordinators.map(view::coordinator).collect(),
         }))
     }
 

@@ -8,6 +8,7 @@ use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::revision::Revision;
 use mesh_core::table::NodeRoute;
 use mesh_engine::engine::{Action, Event, SessionId};
+use mesh_engine::record::Parting;
 use mesh_proto::control::agent_sessions_server::AgentSessions;
 use mesh_proto::control::{
     AgentFrame, AgentHello, AgentWelcome, AnnounceRequest, CoordinatorFrame, Directive,
@@ -77,15 +78,24 @@ impl Services {
         let _over = over.clone().drop_guard();
         let (say, mut said) = oneshot::channel();
         self.tasks.spawn("agent frames", async move {
-            tokio::select! {
-                () = over.cancelled() => {}
+            let parting = tokio::select! {
+                () = over.cancelled() => Parting::SentOn,
                 ended = reader.read(frames) => {
+                    // It closes its side in order only when it stops.
+                    let parting = match ended {
+                        Ok(()) => Parting::Left,
+                        Err(_) => Parting::Broken,
+                    };
                     // The writer may have ended in the same moment.
                     let _ = say.send(ended);
                     over.cancelled().await;
+                    parting
                 }
-            }
-            let closed = Event::AgentClosed { session: id };
+            };
+            let closed = Event::AgentClosed {
+                session: id,
+                parting,
+            };
             // Without an actor there is nobody to tell.
             let _ = reader.services.handle.tell(closed).await;
         });

@@ -1,7 +1,8 @@
 //! What operators are shown, on the wire.
 
 use mesh_engine::engine::{
-    Affected, GraphNode, GraphView, Impact, NodeView, Outcome, PluginView, SplitShare, SplitView,
+    Affected, CoordinatorView, GraphNode, GraphView, Impact, NodeStanding, NodeView, Outcome,
+    PluginView, SplitShare, SplitView,
 };
 use mesh_proto::{admin, control};
 
@@ -21,6 +22,37 @@ pub(super) fn node(own: NodeView) -> admin::NodeView {
         since_ms: own.since.0,
         instances: u32::try_from(own.instances).unwrap_or(u32::MAX),
         acknowledged: own.acknowledged.map(Into::into),
+        standing: standing(own.standing).into(),
+        coordinator: own
+            .coordinator
+            .map_or_else(String::new, |it| it.to_string()),
+        note: own.note,
+    }
+}
+
+fn standing(own: NodeStanding) -> admin::NodeStanding {
+    match own {
+        NodeStanding::Connected => admin::NodeStanding::Connected,
+        NodeStanding::Left => admin::NodeStanding::Left,
+        NodeStanding::Broken => admin::NodeStanding::Broken,
+        NodeStanding::Silent => admin::NodeStanding::Silent,
+        NodeStanding::Between => admin::NodeStanding::Between,
+        NodeStanding::Unknown => admin::NodeStanding::Unknown,
+    }
+}
+
+pub(super) fn coordinator(own: CoordinatorView) -> admin::CoordinatorView {
+    let (since, term) = own.office.unwrap_or_default();
+    admin::CoordinatorView {
+        name: own.name.to_string(),
+        here: own.here,
+        started_ms: own.started.unwrap_or_default().0,
+        heard_ms: own.heard.unwrap_or_default().0,
+        silent: own.silent,
+        nodes: u32::try_from(own.nodes).unwrap_or(u32::MAX),
+        office: own.office.is_some(),
+        office_since_ms: since.0,
+        office_term: term,
     }
 }
 

@@ -187,6 +187,13 @@ impl MeshAdmin for Coordinator {
         not_here()
     }
 
+    async fn list_coordinators(
+        &self,
+        _: Request<admin::ListCoordinatorsRequest>,
+    ) -> Result<Response<admin::ListCoordinatorsResponse>, Status> {
+        not_here()
+    }
+
     async fn unload_plugin(
         &self,
         _: Request<admin::UnloadPluginRequest>,

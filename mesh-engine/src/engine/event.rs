@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::record::{Facts, Key};
+use crate::record::{Facts, Key, Parting};
 use mesh_core::error::MeshError;
 use mesh_core::id::{InstanceId, PluginName};
 use mesh_core::manifest::Manifest;
@@ -120,6 +120,8 @@ pub enum Event {
     AgentClosed {
         /// Its session.
         session: SessionId,
+        /// How, as its coordinator saw it; one that was silent before is found to be so.
+        parting: Parting,
     },
     /// An operator wants a change.
     Requested {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Engine;
 use super::office::Office;
 use super::others::{DEAD, Others};
-use crate::record::Holder;
+use crate::record::{Holder, Parting};
 use mesh_core::id::NodeId;
 use mesh_core::revision::Timestamp;
 
@@ -18,9 +18,11 @@ use mesh_core::revision::Timestamp;
 pub(super) struct Leases {
     /// Since when this engine can judge at all.
     pub judging_since: Timestamp,
-    last_tick: Timestamp,
+    pub last_tick: Timestamp,
     /// Nodes that have no session here, since when.
     pub absent: BTreeMap<NodeId, Timestamp>,
+    /// How the sessions of nodes ended here, until that is recorded.
+    pub partings: BTreeMap<NodeId, Parting>,
     /// Other runs under this coordinator's name that were seen to write.
     twins: BTreeSet<u64>,
     pub others: Others,
@@ -33,6 +35,7 @@ impl Leases {
             judging_since: now,
             last_tick: now,
             absent: BTreeMap::new(),
+            partings: BTreeMap::new(),
             twins: BTreeSet::new(),
             others: Others::default(),
             office: Office::default(),
@@ -42,6 +45,7 @@ impl Leases {
     /// The node has a session here.
     pub fn present(&mut self, node: &NodeId) {
         self.absent.remove(node);
+        self.partings.remove(node);
     }
 
     /// The node has no session here, and something happened to it just now.
@@ -77,6 +81,7 @@ impl Engine {
     pub(super) fn absent_node_stored(&mut self, node: &NodeId, now: Timestamp) {
         let Some(stored) = self.registry.nodes.get(node) else {
             self.leases.absent.remove(node);
+            self.leases.partings.remove(node);
             return;
         };
         let holder = stored.record.holder.clone();

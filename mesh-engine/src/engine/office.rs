@@ -93,6 +93,14 @@ impl Engine {
         self.is_current() && held.is_some_and(|held| now < held.until)
     }
 
+    /// Who holds the office as far as is known here: the record, as long as nobody else could take it.
+    pub(super) fn office(&self) -> Option<&LeaseRecord> {
+        let record = self.lease_record()?;
+        let lease = self.lease_ms().max(record.lease_ms);
+        let quiet = self.leases.last_tick.millis_since(self.leases.office.seen);
+        (quiet <= lease + lease / 2).then_some(record)
+    }
+
     #[cfg(test)]
     pub(crate) fn skip_the_wait(&mut self, skip: bool) {
         self.leases.office.skips_the_wait = skip;
@@ -142,7 +150,7 @@ impl Engine {
         }
         let lease = self.lease_ms();
         let stored = self.lease_record();
-        let (term, evicted) = if self.holds_office(now) {
+        let (term, since, evicted) = if self.holds_office(now) {
             let record = stored?;
             let evicted = if self.may_decide(now) {
                 self.nodes_to_evict(now)
@@ -157,9 +165,10 @@ impl Engine {
             if !news && held.until.millis_since(now) > lease - lease / 3 {
                 return None;
             }
-            (record.term, evicted)
+            (record.term, record.since, evicted)
         } else if self.may_take_office(now) {
-            (stored.map_or(0, |record| record.term) + 1, BTreeMap::new())
+            let term = stored.map_or(0, |record| record.term) + 1;
+            (term, now, BTreeMap::new())
         } else {
             return None;
         };
@@ -168,6 +177,7 @@ impl Engine {
             holder: self.config.name.clone(),
             run: self.config.run,
             term,
+            since,
             write,
             lease_ms: lease,
             evicted,

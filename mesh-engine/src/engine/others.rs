@@ -20,7 +20,7 @@ pub(super) const DEAD: u64 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Others {
     /// When the record of each of the others was seen last to be written.
-    renewed: BTreeMap<NodeId, Timestamp>,
+    pub renewed: BTreeMap<NodeId, Timestamp>,
     /// When this coordinator's own was, and its number.
     own: Option<(u64, Timestamp)>,
     /// Since when the store is lost, where there are others who can take the agents.

@@ -11,7 +11,7 @@ use super::coming::Coming;
 use super::event::{Action, Command, Report, SessionId};
 use super::{Engine, StoreState};
 use crate::graph::label;
-use crate::record::{Holder, Key, Wish};
+use crate::record::{Holder, Key, Parting, Wish};
 use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_core::id::{InstanceId, NodeId, PluginName};
 use mesh_core::manifest::Manifest;
@@ -166,11 +166,25 @@ impl Engine {
         if let Some(session) = self.sessions.by_id.get(&id) {
             let error = stale(&session.route, why);
             self.out.push(Command::CloseSession { session: id, error });
-            self.agent_closed(id, now);
+            self.agent_closed(id, Parting::SentOn, now);
         }
     }
 
-    pub(super) fn agent_closed(&mut self, id: SessionId, now: Timestamp) {
+    /// An agent's stream is down.
+    pub(super) fn agent_parted(&mut self, id: SessionId, parting: Parting, now: Timestamp) {
+        let Some(session) = self.sessions.by_id.get(&id) else {
+            return;
+        };
+        // It says something three times in a lease.
+        let silent = now.millis_since(session.heard) > self.lease_ms() / 2;
+        let parting = match parting {
+            Parting::Broken if silent => Parting::Silent,
+            parting => parting,
+        };
+        self.agent_closed(id, parting, now);
+    }
+
+    fn agent_closed(&mut self, id: SessionId, parting: Parting, now: Timestamp) {
         let Some(session) = self.sessions.by_id.remove(&id) else {
             return;
         };
@@ -184,6 +198,7 @@ impl Engine {
             if self.registry.nodes.contains_key(&node) {
                 self.leases.out_of_sight(&node, now);
             }
+            self.leases.partings.insert(node.clone(), parting);
             self.mark([Key::Node(node)]);
         }
     }
@@ -200,7 +215,7 @@ impl Engine {
         for session in ids {
             let error = error.clone();
             self.out.push(Command::CloseSession { session, error });
-            self.agent_closed(session, now);
+            self.agent_closed(session, Parting::SentOn, now);
         }
     }
 

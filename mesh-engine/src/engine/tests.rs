@@ -12,6 +12,7 @@ mod lifecycle;
 mod office;
 mod operators;
 mod properties;
+mod roles;
 mod splits;
 mod store;
 mod suppose;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
+use crate::record::Parting;
 use mesh_core::error::MeshError;
 use mesh_core::id::{Generation, PluginName};
 use mesh_core::manifest::Manifest;
@@ -296,7 +298,13 @@ impl World {
 
     pub fn close(&mut self, number: usize, session: u64) {
         let session = SessionId(session);
-        self.tell(number, Event::AgentClosed { session });
+        self.tell(
+            number,
+            Event::AgentClosed {
+                session,
+                parting: Parting::Broken,
+            },
+        );
         self.settle();
     }
 

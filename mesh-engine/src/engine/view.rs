@@ -9,9 +9,8 @@ use crate::record::Wish;
 use mesh_core::capability::{Capability, CapabilityKind};
 use mesh_core::id::PluginName;
 use mesh_core::manifest::Manifest;
-use mesh_core::revision::{Revision, Timestamp};
 use mesh_core::state::InstanceState;
-use mesh_core::table::{InstanceRoute, NodeRoute, SpecId, TableUpdate};
+use mesh_core::table::{InstanceRoute, SpecId, TableUpdate};
 
 /// One version of a plugin.
 #[derive(Debug, Clone)]
@@ -35,21 +34,6 @@ pub struct PluginFilter {
     pub capability: Option<Capability>,
     /// Those with an instance in this state.
     pub state: Option<InstanceState>,
-}
-
-/// One agent-node as this coordinator sees it.
-#[derive(Debug, Clone)]
-pub struct NodeView {
-    /// The node.
-    pub route: NodeRoute,
-    /// Its session is open, here.
-    pub connected: bool,
-    /// Since when it is connected or not.
-    pub since: Timestamp,
-    /// How many instances it has.
-    pub instances: usize,
-    /// The revision of the table that it has acknowledged.
-    pub acknowledged: Option<Revision>,
 }
 
 /// One version of a plugin in the graph.
@@ -142,25 +126,6 @@ impl Engine {
     #[must_use]
     pub fn plugin(&self, plugin: &PluginName) -> Vec<PluginView> {
         self.views_of(plugin)
-    }
-
-    /// The nodes, by name.
-    #[must_use]
-    pub fn nodes(&self) -> Vec<NodeView> {
-        let view = |stored: &super::registry::Stored<crate::record::NodeRecord>| {
-            let route = stored.record.route.clone();
-            let session = self.sessions.of_node(&route.node);
-            let absent = self.leases.absent.get(&route.node).copied();
-            let members = self.registry.by_node.get(&route.node);
-            NodeView {
-                connected: session.is_some(),
-                since: session.map_or(absent.unwrap_or(stored.at), |session| session.opened),
-                instances: members.map_or(0, BTreeSet::len),
-                acknowledged: session.and_then(|session| session.acknowledged),
-                route,
-            }
-        };
-        self.registry.nodes.values().map(view).collect()
     }
 
     /// The graph; of one plugin only what it needs and what needs it.

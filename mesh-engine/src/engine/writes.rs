@@ -206,6 +206,7 @@ impl Engine {
             let record = NodeRecord {
                 route: session.route.clone(),
                 holder: Some(self.holder_of(id)),
+                parting: None,
             };
             return if stored.is_some_and(|stored| stored.record == record) {
                 Shall::Stay
@@ -225,6 +226,7 @@ impl Engine {
             Some(holder) if self.is_mine(holder) => Shall::Be(Record::Node(NodeRecord {
                 route: stored.route.clone(),
                 holder: None,
+                parting: self.leases.partings.get(node).copied(),
             })),
             _ => Shall::Stay,
         }

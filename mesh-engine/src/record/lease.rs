@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_core::id::NodeId;
+use mesh_core::revision::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Who may evict nodes, and what it has decided. It is written by compare-and-set like all records: who
@@ -15,6 +16,9 @@ pub struct LeaseRecord {
     pub run: u64,
     /// How often it was taken.
     pub term: u64,
+    /// When it was taken last, by the holder's clock; 0: not known.
+    #[serde(default)]
+    pub since: Timestamp,
     /// Number of this write, unique within the run: it shows when it was sent.
     pub write: u64,
     /// How long it lasts, in milliseconds.

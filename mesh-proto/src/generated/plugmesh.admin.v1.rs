@@ -204,6 +204,58 @@ pub struct NodeView {
     /// The revision of the table that it has acknowledged.
     #[prost(message, optional, tag = "5")]
     pub acknowledged: ::core::option::Option<super::super::control::v1::Revision>,
+    /// How it is in touch with any coordinator.
+    #[prost(enumeration = "NodeStanding", tag = "60")]
+    pub standing: i32,
+    /// The coordinator that has its session; empty: none.
+    #[prost(string, tag = "61")]
+    pub coordinator: ::prost::alloc::string::String,
+    /// What is known of it and what follows, for a person; empty where all is well.
+    #[prost(string, tag = "62")]
+    pub note: ::prost::alloc::string::String,
+}
+/// ListCoordinatorsRequest asks for the coordinators.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListCoordinatorsRequest {}
+/// ListCoordinatorsResponse lists the coordinators.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListCoordinatorsResponse {
+    /// The coordinators that have made themselves known, by name. They do so while nodes have sessions
+    /// with more than one of them.
+    #[prost(message, repeated, tag = "1")]
+    pub coordinators: ::prost::alloc::vec::Vec<CoordinatorView>,
+}
+/// CoordinatorView is one coordinator as the answering one sees it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CoordinatorView {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// It is the one that answers.
+    #[prost(bool, tag = "2")]
+    pub here: bool,
+    /// When it was started, in milliseconds since 1970; 0: not known.
+    #[prost(uint64, tag = "3")]
+    pub started_ms: u64,
+    /// When it was heard of last, in milliseconds since 1970; 0: not known.
+    #[prost(uint64, tag = "4")]
+    pub heard_ms: u64,
+    /// It has let two leases pass without a sign.
+    #[prost(bool, tag = "5")]
+    pub silent: bool,
+    /// Nodes whose session it has.
+    #[prost(uint32, tag = "6")]
+    pub nodes: u32,
+    /// It holds the office, so it is the one that may evict nodes. Nobody holds it while there is no node
+    /// to decide about.
+    #[prost(bool, tag = "7")]
+    pub office: bool,
+    /// Since when it holds the office, in milliseconds since 1970.
+    #[prost(uint64, tag = "8")]
+    pub office_since_ms: u64,
+    /// How often the office was taken until then.
+    #[prost(uint64, tag = "9")]
+    pub office_term: u64,
 }
 /// EnablePluginRequest names a plugin.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -335,6 +387,55 @@ pub struct WatchResponse {
     /// What changed.
     #[prost(message, optional, tag = "1")]
     pub update: ::core::option::Option<super::super::control::v1::TableUpdate>,
+}
+/// NodeStanding is how a node is in touch with the coordinators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum NodeStanding {
+    /// Not known.
+    Unspecified = 0,
+    /// It has a session with one of them.
+    Connected = 1,
+    /// It took leave.
+    Left = 2,
+    /// Its connection broke while it was heard: its process has ended, most likely.
+    Broken = 3,
+    /// It fell silent: its machine is down, cut off, or stands still.
+    Silent = 4,
+    /// It looks for a coordinator, or nobody knows how its session ended.
+    Between = 5,
+    /// The coordinator that has its session has fallen silent itself.
+    Unknown = 6,
+}
+impl NodeStanding {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "NODE_STANDING_UNSPECIFIED",
+            Self::Connected => "NODE_STANDING_CONNECTED",
+            Self::Left => "NODE_STANDING_LEFT",
+            Self::Broken => "NODE_STANDING_BROKEN",
+            Self::Silent => "NODE_STANDING_SILENT",
+            Self::Between => "NODE_STANDING_BETWEEN",
+            Self::Unknown => "NODE_STANDING_UNKNOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NODE_STANDING_UNSPECIFIED" => Some(Self::Unspecified),
+            "NODE_STANDING_CONNECTED" => Some(Self::Connected),
+            "NODE_STANDING_LEFT" => Some(Self::Left),
+            "NODE_STANDING_BROKEN" => Some(Self::Broken),
+            "NODE_STANDING_SILENT" => Some(Self::Silent),
+            "NODE_STANDING_BETWEEN" => Some(Self::Between),
+            "NODE_STANDING_UNKNOWN" => Some(Self::Unknown),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod mesh_admin_client {
@@ -541,6 +642,33 @@ pub mod mesh_admin_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "ListNodes"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// ListCoordinators lists the coordinators, and which of them may evict nodes.
+        pub async fn list_coordinators(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListCoordinatorsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListCoordinatorsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plugmesh.admin.v1.MeshAdmin/ListCoordinators",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "ListCoordinators"),
+                );
             self.inner.unary(req, path, codec).await
         }
         /// EnablePlugin lets a plugin take calls again, and starts it again after an unload.
@@ -772,6 +900,14 @@ pub mod mesh_admin_server {
             request: tonic::Request<super::ListNodesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListNodesResponse>,
+            tonic::Status,
+        >;
+        /// ListCoordinators lists the coordinators, and which of them may evict nodes.
+        async fn list_coordinators(
+            &self,
+            request: tonic::Request<super::ListCoordinatorsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListCoordinatorsResponse>,
             tonic::Status,
         >;
         /// EnablePlugin lets a plugin take calls again, and starts it again after an unload.
@@ -1123,6 +1259,51 @@ pub mod mesh_admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListNodesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plugmesh.admin.v1.MeshAdmin/ListCoordinators" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListCoordinatorsSvc<T: MeshAdmin>(pub Arc<T>);
+                    impl<
+                        T: MeshAdmin,
+                    > tonic::server::UnaryService<super::ListCoordinatorsRequest>
+                    for ListCoordinatorsSvc<T> {
+                        type Response = super::ListCoordinatorsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListCoordinatorsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshAdmin>::list_coordinators(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListCoordinatorsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

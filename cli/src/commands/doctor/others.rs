@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
+use mesh_proto::admin::NodeStanding;
 use mesh_runtime::NatsSection;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -84,7 +85,10 @@ async fn coordinator(url: &str) -> Check {
     };
     let why = match timeout(LIMIT, listed).await {
         Ok(Ok(nodes)) => {
-            let connected = nodes.iter().filter(|node| node.connected).count();
+            let connected = nodes
+                .iter()
+                .filter(|node| node.standing() == NodeStanding::Connected)
+                .count();
             let found = format!("{url} sees {} nodes, {connected} connected", nodes.len());
             if connected == nodes.len() {
                 return Check::ok("coordinator", found);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::graph::required;
-use crate::record::{Record, Wish};
+use crate::record::{Parting, Record, Wish};
 
 /// What may happen; numbers are taken modulo what there is.
 #[derive(Debug, Clone)]
@@ -151,7 +151,13 @@ impl Agents {
             Act::Close { node } => {
                 if let Some((coordinator, session, _)) = self.sessions.remove(&node) {
                     let session = SessionId(session);
-                    world.tell(coordinator, Event::AgentClosed { session });
+                    world.tell(
+                        coordinator,
+                        Event::AgentClosed {
+                            session,
+                            parting: Parting::Broken,
+                        },
+                    );
                 }
             }
             Act::Report {

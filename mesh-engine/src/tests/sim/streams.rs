@@ -1,6 +1,7 @@
 //! Streams between agents or gateways and coordinators: in order, with delays, and broken by what
 //! breaks.
 
+use crate::record::Parting;
 use std::collections::VecDeque;
 
 use super::world::{Happening, Peer, Way, World};
@@ -265,7 +266,13 @@ impl World {
                 stream.coordinator_open = false;
                 if joined {
                     let session = SessionId(number);
-                    self.step(coordinator, Event::AgentClosed { session });
+                    self.step(
+                        coordinator,
+                        Event::AgentClosed {
+                            session,
+                            parting: Parting::Broken,
+                        },
+                    );
                 }
                 if self.streams.get(&number).is_some_and(|it| it.peer_open) {
                     self.leaves(number, Side::Coordinator);
