@@ -136,6 +136,51 @@ async fn a_gateway_that_reads_nothing_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn one_that_stops_reading_costs_a_bounded_number_of_messages_and_gets_a_snapshot_afterwards()
+{
+    const CHANGES: u32 = 500;
+    let bench = Bench::start().await;
+    let mut stopped = Gateway::open(&bench, "default", None).await;
+    let agent = bench.agent("a", 7).await;
+    let mut good = Gateway::open(&bench, "default", None).await;
+    let (mut followed, mut newest) = (0, Revision::default());
+    for number in 0..CHANGES {
+        let mut report = ready(1, "busy", &[]);
+        report.phase = InstancePhase::Loaded.into();
+        report.reason = format!("{number} {}", "x".repeat(60_000));
+        let wanted = report.reason.clone();
+        agent.report(report).await;
+        // The other one has each change before the next is made.
+        loop {
+            let update = good.next().await.unwrap();
+            newest = update.to.unwrap();
+            followed += 1;
+            if update
+                .instances
+                .iter()
+                .any(|it| it.reason.starts_with(&wanted))
+            {
+                break;
+            }
+        }
+    }
+    assert!(followed >= CHANGES, "{followed}");
+    // Now it reads again: what was on its way, then the whole table instead of what it missed.
+    let (mut table, mut taken, mut whole) = (Table::default(), 0, 0);
+    while table.revision() != newest.into() {
+        let update = stopped.next().await.unwrap();
+        taken += 1;
+        whole += u32::from(update.from.is_none());
+        table = table.apply(&update.try_into().unwrap()).unwrap();
+    }
+    assert!(whole >= 1, "{taken} messages, none of them a snapshot");
+    // The windows of HTTP/2 and the queue hold some fifty of these; the feed keeps 16 MiB of them, which
+    // it has left behind.
+    assert!(taken < CHANGES / 2, "{taken} messages");
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn health_and_reflection_are_there() {
     let bench = Bench::start().await;
     let mut health = tonic_health::pb::health_client::HealthClient::new(bench.channel.clone());
