@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod client;
+pub mod control;
 pub mod fault;
 pub mod flood;
 pub mod ledger;

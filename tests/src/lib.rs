@@ -18,6 +18,7 @@ pub mod http_client;
 pub mod load;
 pub mod mesh;
 pub mod nats;
+pub mod netns;
 pub mod otlp;
 pub mod ports;
 pub mod process;

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::http_client::{self, Answer};
 use crate::nats::Nats;
+use crate::netns::Namespace;
 use crate::process::{self, Process};
 use crate::{ports, wait};
 
@@ -24,6 +25,8 @@ pub struct Plan {
     nats_program: Option<PathBuf>,
     nats_nodes: usize,
     more_gateways: usize,
+    more_coordinators: usize,
+    apart: Option<Namespace>,
     extra_agent: String,
     extra_gateway: String,
     extra_coordinator: String,
@@ -114,7 +117,21 @@ impl Plan {
         self
     }
 
-    /// More lines for the `[coordinator]` section.
+    /// So many coordinators beside the first one; agents and gateways know all of them.
+    #[must_use]
+    pub fn more_coordinators(mut self, count: usize) -> Self {
+        self.more_coordinators = count;
+        self
+    }
+
+    /// The last coordinator runs in a network of its own, which can be cut off.
+    #[must_use]
+    pub fn last_coordinator_in(mut self, network: Namespace) -> Self {
+        self.apart = Some(network);
+        self
+    }
+
+    /// More lines for each `[coordinator]` section.
     #[must_use]
     pub fn coordinator_lines(mut self, lines: &str) -> Self {
         self.extra_coordinator = lines.to_owned();
@@ -136,7 +153,7 @@ impl Plan {
     }
 
     /// Starts everything and waits until each role is ready.
-    pub async fn start(self) -> Mesh {
+    pub async fn start(mut self) -> Mesh {
         let folder = tempfile::Builder::new()
             .prefix("pm-")
             .tempdir()
@@ -145,13 +162,24 @@ impl Plan {
         let nats = match &self.nats_program {
             Some(program) => Nats::start_program(folder.path(), program).await,
             None if self.nats_nodes > 1 => {
-                nats_peers = Nats::start_cluster(folder.path(), self.nats_nodes).await;
+                let host = self.apart.as_ref().map_or("127.0.0.1", |_| "0.0.0.0");
+                nats_peers = Nats::start_cluster_on(folder.path(), self.nats_nodes, host).await;
                 nats_peers.remove(0)
             }
             None => Nats::start(folder.path()).await,
         };
         let mut mesh = Mesh {
             coordinator: Role::new(folder.path(), "coordinator", "coordinator"),
+            more_coordinators: (2..)
+                .take(self.more_coordinators)
+                .map(|number| {
+                    Role::new(
+                        folder.path(),
+                        "coordinator",
+                        &format!("coordinator-{number}"),
+                    )
+                })
+                .collect(),
             agents: Vec::new(),
             gateway: Role::new(folder.path(), "gateway", "gateway"),
             more_gateways: (2..)
@@ -161,25 +189,26 @@ impl Plan {
             nats,
             nats_peers,
             folder,
+            apart: self.apart.take(),
         };
-        let common = mesh.common(&self);
-        mesh.coordinator.write_config(&format!(
-            "{common}[coordinator]\nlisten = \"127.0.0.1:{}\"\nadmin_listen = \"127.0.0.1:{}\"\n{}\n",
-            mesh.coordinator.port, mesh.coordinator.admin_port, self.extra_coordinator
-        ));
-        mesh.coordinator.start();
-        for (node, plugins) in &self.agents {
+        let common = mesh.common(&self, "127.0.0.1");
+        mesh.start_coordinators(&self, &common);
+        for (number, (node, plugins)) in self.agents.iter().enumerate() {
             let agent = Role::new(mesh.folder.path(), "agent", node);
-            agent.write_config(&mesh.agent_config(&common, &agent, plugins, &self.extra_agent));
+            let coordinators = mesh.coordinator_list(number);
+            let lines = format!("coordinators = {coordinators}\n{}", self.extra_agent);
+            agent.write_config(&mesh.agent_config(&common, &agent, plugins, &lines));
             mesh.agents.push(agent);
         }
         for agent in &mut mesh.agents {
             agent.start();
         }
-        let coordinator = mesh.coordinator_url();
-        for gateway in mesh.gateways_mut() {
+        let lists: Vec<String> = (0..=self.more_gateways)
+            .map(|number| mesh.coordinator_list(number))
+            .collect();
+        for (gateway, coordinators) in mesh.gateways_mut().zip(lists) {
             gateway.write_config(&format!(
-                "{common}[gateway]\nname = \"{}\"\nlisten = \"127.0.0.1:{}\"\ncoordinators = [\"{coordinator}\"]\n\
+                "{common}[gateway]\nname = \"{}\"\nlisten = \"127.0.0.1:{}\"\ncoordinators = {coordinators}\n\
                  data_dir = {:?}\n{}\n",
                 gateway.name,
                 gateway.port,
@@ -189,7 +218,9 @@ impl Plan {
             gateway.admin_port = gateway.port;
             gateway.start();
         }
-        mesh.coordinator.wait_ready().await;
+        for coordinator in mesh.coordinators() {
+            coordinator.wait_ready().await;
+        }
         for agent in &mesh.agents {
             agent.wait_ready().await;
         }
@@ -206,6 +237,10 @@ pub struct Role {
     pub port: u16,
     pub admin_port: u16,
     pub data: PathBuf,
+    /// Where it is reached.
+    host: String,
+    /// What stands before its command.
+    prefix: Vec<String>,
     command: &'static str,
     folder: PathBuf,
     process: Option<Process>,
@@ -220,6 +255,8 @@ impl Role {
             port: ports::free(),
             admin_port: ports::free(),
             data,
+            host: "127.0.0.1".to_owned(),
+            prefix: Vec::new(),
             command,
             folder: folder.to_owned(),
             process: None,
@@ -238,13 +275,14 @@ impl Role {
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let config = self.config().display().to_string();
-        let args = [self.command, "--config", &config];
-        let program = process::binary("plugmesh");
+        let program = process::binary("plugmesh").display().to_string();
+        let own = [program.as_str(), self.command, "--config", &config];
+        let words: Vec<&str> = self.prefix.iter().map(String::as_str).chain(own).collect();
         self.process = Some(Process::start(
             &self.name,
             &self.folder,
-            &program,
-            &args,
+            Path::new(words[0]),
+            &words[1..],
             &[],
         ));
     }
@@ -279,7 +317,25 @@ impl Role {
     }
 
     pub async fn ready(&self) -> anyhow::Result<Answer> {
-        http_client::get(&format!("http://127.0.0.1:{}/ready", self.admin_port)).await
+        self.page("ready").await
+    }
+
+    /// One of its admin pages.
+    pub async fn page(&self, name: &str) -> anyhow::Result<Answer> {
+        http_client::get(&self.page_url(name)).await
+    }
+
+    pub fn page_url(&self, name: &str) -> String {
+        format!("http://{}:{}/{name}", self.host, self.admin_port)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Where it is reached by gRPC.
+    pub fn url(&self) -> String {
+        format!("http://{}:{}", self.host, self.port)
     }
 
     pub async fn wait_ready(&self) {
@@ -300,10 +356,13 @@ pub struct Mesh {
     pub more_gateways: Vec<Role>,
     pub agents: Vec<Role>,
     pub coordinator: Role,
+    pub more_coordinators: Vec<Role>,
     pub nats: Nats,
     /// The other nodes of its cluster.
     pub nats_peers: Vec<Nats>,
     pub folder: TempDir,
+    /// Where the last coordinator runs, when it can be cut off.
+    pub apart: Option<Namespace>,
 }
 
 impl Mesh {
@@ -312,14 +371,57 @@ impl Mesh {
         std::iter::once(&mut self.gateway).chain(&mut self.more_gateways)
     }
 
-    fn common(&self, plan: &Plan) -> String {
+    /// All coordinators, the first one first.
+    pub fn coordinators(&self) -> impl Iterator<Item = &Role> {
+        std::iter::once(&self.coordinator).chain(&self.more_coordinators)
+    }
+
+    /// All coordinators, the first one first.
+    pub fn coordinators_mut(&mut self) -> impl Iterator<Item = &mut Role> {
+        std::iter::once(&mut self.coordinator).chain(&mut self.more_coordinators)
+    }
+
+    /// All brokers, the first one first.
+    pub fn brokers_mut(&mut self) -> impl Iterator<Item = &mut Nats> {
+        std::iter::once(&mut self.nats).chain(&mut self.nats_peers)
+    }
+
+    fn start_coordinators(&mut self, plan: &Plan, common: &str) {
+        let apart = self.apart.as_ref();
+        let apart = apart.map(|it| (it.prefix(), it.inside(), self.common(plan, &it.outside())));
+        let last = self.more_coordinators.len();
+        for (number, coordinator) in self.coordinators_mut().enumerate() {
+            let (mut listen, mut common) = ("127.0.0.1", common);
+            if let Some((prefix, inside, from_inside)) = apart.as_ref().filter(|_| number == last) {
+                (listen, common) = ("0.0.0.0", from_inside);
+                coordinator.prefix.clone_from(prefix);
+                coordinator.host.clone_from(inside);
+            }
+            coordinator.write_config(&format!(
+                "{common}[coordinator]\nname = \"{}\"\nlisten = \"{listen}:{}\"\n\
+                 admin_listen = \"{listen}:{}\"\n{}\n",
+                coordinator.name, coordinator.port, coordinator.admin_port, plan.extra_coordinator
+            ));
+            coordinator.start();
+        }
+    }
+
+    /// All coordinators for a configuration; not all begin with the same one.
+    fn coordinator_list(&self, first: usize) -> String {
+        let mut urls: Vec<String> = self.coordinators().map(Role::url).collect();
+        let count = urls.len();
+        urls.rotate_left(first % count);
+        format!("{urls:?}")
+    }
+
+    fn common(&self, plan: &Plan, broker: &str) -> String {
         let level = if plan.quiet { "info" } else { "debug" };
         let otlp = plan.otlp.iter();
         let otlp: String = otlp
             .map(|endpoint| format!("otlp_endpoint = \"{endpoint}\"\n"))
             .collect();
         let servers = std::iter::once(&self.nats).chain(&self.nats_peers);
-        let urls: Vec<String> = servers.map(Nats::url).collect();
+        let urls: Vec<String> = servers.map(|server| server.url_at(broker)).collect();
         format!(
             "[nats]\nurl = \"{}\"\n[telemetry]\nlog_level = \"{level}\"\n{otlp}",
             urls.join(",")
@@ -328,13 +430,9 @@ impl Mesh {
 
     fn agent_config(&self, common: &str, agent: &Role, plugins: &[Launch], extra: &str) -> String {
         let mut text = format!(
-            "{common}[agent]\nnode = \"{}\"\ncoordinators = [\"{}\"]\ndata_dir = {:?}\n\
+            "{common}[agent]\nnode = \"{}\"\ndata_dir = {:?}\n\
              attach_tcp = \"127.0.0.1:{}\"\nadmin_listen = \"127.0.0.1:{}\"\n{extra}\n",
-            agent.name,
-            self.coordinator_url(),
-            agent.data,
-            agent.port,
-            agent.admin_port
+            agent.name, agent.data, agent.port, agent.admin_port
         );
         for plugin in plugins {
             text += &format!(
@@ -350,7 +448,7 @@ impl Mesh {
     }
 
     pub fn coordinator_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.coordinator.port)
+        self.coordinator.url()
     }
 
     pub fn mcp_url(&self) -> String {

@@ -61,14 +61,19 @@ impl Nats {
     }
 
     pub async fn start_program(folder: &Path, program: &Path) -> Self {
-        let port = ports::free();
-        let nats = Self::spawn_new(folder, program, "nats-server", port, None, "");
+        let address = ("127.0.0.1", ports::free());
+        let nats = Self::spawn_new(folder, program, "nats-server", address, None, "");
         nats.wait_ready().await;
         nats
     }
 
     /// Starts a cluster of so many nodes and waits until they form one.
     pub async fn start_cluster(folder: &Path, nodes: usize) -> Vec<Self> {
+        Self::start_cluster_on(folder, nodes, "127.0.0.1").await
+    }
+
+    /// The same, listening for clients on this address.
+    pub async fn start_cluster_on(folder: &Path, nodes: usize, host: &str) -> Vec<Self> {
         let routes: Vec<u16> = (0..nodes).map(|_| ports::free()).collect();
         let all: Vec<String> = routes
             .iter()
@@ -82,7 +87,8 @@ impl Nats {
                 all.join(", ")
             );
             let name = format!("nats-server-{index}");
-            Self::spawn_new(folder, &newest(), &name, port, Some(monitor), &lines)
+            let address = (host, port);
+            Self::spawn_new(folder, &newest(), &name, address, Some(monitor), &lines)
         };
         let cluster: Vec<Self> = routes.iter().enumerate().map(start).collect();
         for node in &cluster {
@@ -95,12 +101,12 @@ impl Nats {
         folder: &Path,
         program: &Path,
         name: &str,
-        port: u16,
+        (host, port): (&str, u16),
         monitor: Option<u16>,
         lines: &str,
     ) -> Self {
         let text = format!(
-            "listen: \"127.0.0.1:{port}\"\nserver_name: \"{name}\"\nwrite_deadline: \"2s\"\n\
+            "listen: \"{host}:{port}\"\nserver_name: \"{name}\"\nwrite_deadline: \"2s\"\n\
              jetstream {{ store_dir: {:?} }}\n{lines}",
             folder.join(format!("{name}-data"))
         );
@@ -116,7 +122,17 @@ impl Nats {
     }
 
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        self.url_at("127.0.0.1")
+    }
+
+    /// The address as seen from elsewhere.
+    pub fn url_at(&self, host: &str) -> String {
+        format!("nats://{host}:{}", self.port)
+    }
+
+    /// How the node is called in its cluster.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Starts it again on the same port with the same data.

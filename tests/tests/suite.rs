@@ -13,6 +13,7 @@ mod suite {
     mod bad_input;
     mod chaos;
     mod cli;
+    mod control_plane;
     mod dev;
     mod drain;
     mod end_to_end;

@@ -82,8 +82,7 @@ impl Fault {
             }
             Self::NatsNode => {
                 let mesh = &mut world.mesh;
-                let mut nodes = std::iter::once(&mut mesh.nats).chain(&mut mesh.nats_peers);
-                let node = nodes.nth(victim).expect("three brokers");
+                let node = mesh.brokers_mut().nth(victim).expect("three brokers");
                 node.process.kill();
                 sleep(Duration::from_secs(1)).await;
                 node.restart().await;

@@ -1,5 +1,5 @@
-//! The mesh that is harmed: a broker (or three), a coordinator, three agents with a ledger plugin each,
-//! and two or more gateways.
+//! The mesh that is harmed: a broker (or three), a coordinator (or three), three or four agents with a
+//! ledger plugin each, and two or more gateways.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,12 +10,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::client::CALL_TIMEOUT;
 use super::{ledger, plugin};
 use crate::mesh::{Mesh, PATIENCE, Plan};
+use crate::netns::Namespace;
 use crate::{process, wait};
 
 pub const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
+/// One more, where the control plane is harmed.
+const FOUR: [&str; 4] = ["node-a", "node-b", "node-c", "node-d"];
+
 pub struct World {
     pub mesh: Mesh,
+    nodes: &'static [&'static str],
     /// Where the plugins write; it outlives the mesh.
     ledger: tempfile::TempDir,
 }
@@ -23,18 +28,34 @@ pub struct World {
 impl World {
     /// Starts a mesh with so many gateways and brokers and waits until all of it takes calls.
     pub async fn start(gateways: usize, brokers: usize) -> Self {
+        let plan = Plan::new().quiet().nats_cluster(brokers);
+        let plan = plan.coordinator_lines(&format!("replicas = {brokers}"));
+        Self::start_plan(plan, &NODES, gateways).await
+    }
+
+    /// Starts a mesh whose control plane can lose any one of its parts. With a network of its own the
+    /// last coordinator can be cut off.
+    pub async fn start_plural(apart: Option<Namespace>) -> Self {
+        // A lease that is short enough to run out while somebody is away.
+        let lines = "replicas = 3\nlease = \"6s\"\nheartbeat = \"2s\"";
+        let mut plan = Plan::new().quiet().nats_cluster(3);
+        plan = plan.more_coordinators(2).coordinator_lines(lines);
+        if let Some(network) = apart {
+            plan = plan.last_coordinator_in(network);
+        }
+        Self::start_plan(plan, &FOUR, 2).await
+    }
+
+    async fn start_plan(plan: Plan, nodes: &'static [&'static str], gateways: usize) -> Self {
         let ledger = tempfile::Builder::new()
             .prefix("pm-ledger-")
             .tempdir()
             .expect("a temporary folder");
         let folder = ledger.path().display().to_string();
-        let mut plan = Plan::new()
-            .quiet()
-            .nats_cluster(brokers)
+        let mut plan = plan
             .more_gateways(gateways - 1)
-            .coordinator_lines(&format!("replicas = {brokers}"))
             .gateway_lines(&format!("call_timeout = \"{}s\"", CALL_TIMEOUT.as_secs()));
-        for node in NODES {
+        for &node in nodes {
             let env = [(plugin::FOLDER, folder.as_str()), (plugin::NODE, node)];
             plan = plan
                 .agent(node)
@@ -43,7 +64,11 @@ impl World {
         let mut mesh = plan.start().await;
         mesh.wait_tool("ledger_once").await;
         let ports: Vec<u16> = mesh.gateways_mut().map(|gateway| gateway.port).collect();
-        let world = Self { mesh, ledger };
+        let world = Self {
+            mesh,
+            nodes,
+            ledger,
+        };
         for port in ports {
             let url = format!("http://127.0.0.1:{port}/mcp");
             wait::until("each gateway has the tools", PATIENCE, || async {
@@ -71,7 +96,7 @@ impl World {
     /// that no stranger is ever harmed.
     pub fn plugin(&self, node: usize) -> Option<u32> {
         let agent = self.mesh.agents[node].pid();
-        let prefix = format!("{}.", NODES[node]);
+        let prefix = format!("{}.", self.nodes[node]);
         let files = std::fs::read_dir(self.ledger()).ok()?.flatten();
         files
             .filter_map(|file| {
@@ -91,7 +116,7 @@ impl World {
 
     /// How the plugin of a node behaves from now on; `None`: well.
     pub fn behave(&self, node: usize, mode: Option<&str>) {
-        let file = self.ledger().join(format!("{}.mode", NODES[node]));
+        let file = self.ledger().join(format!("{}.mode", self.nodes[node]));
         match mode {
             Some(mode) => std::fs::write(file, mode).expect("the mode"),
             None => std::fs::remove_file(file).expect("the mode"),
@@ -108,7 +133,7 @@ impl World {
     }
 
     fn well(&self) -> anyhow::Result<()> {
-        for (node, name) in NODES.iter().enumerate() {
+        for (node, name) in self.nodes.iter().enumerate() {
             self.plugin(node)
                 .with_context(|| format!("no plugin on {name}"))?;
         }
@@ -118,7 +143,7 @@ impl World {
             .filter(|one| one["name"] == "ledger")
             .flat_map(|one| one["instances"].as_array().into_iter().flatten());
         let active = instances.filter(|one| one["state"] == "active").count();
-        ensure!(active == NODES.len(), "{active} are active: {plugins}");
+        ensure!(active == self.nodes.len(), "{active} are active: {plugins}");
         Ok(())
     }
 

@@ -7,6 +7,7 @@
     reason = "it prints tables, and fails by panicking when the harness does"
 )]
 
+mod control;
 mod evidence;
 mod soak;
 mod table;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use harness::chaos::client::{Clients, Pace, Plan, Seen};
+use harness::chaos::control::ControlFault;
 use harness::chaos::fault::Fault;
 use harness::chaos::rounds::{self, Report};
 use harness::chaos::world::World;
@@ -89,12 +91,19 @@ async fn chaos(words: &[&str]) -> anyhow::Result<bool> {
     let rounds: usize = rounds.parse().context("--rounds: a number")?;
     let wanted = |fault: &&Fault| only.is_none_or(|only| fault.name() == only);
     let faults: Vec<Fault> = Fault::ALL.iter().filter(wanted).copied().collect();
-    if faults.is_empty() || rounds == 0 {
-        let names: Vec<&str> = Fault::ALL.iter().map(|fault| fault.name()).collect();
+    let wanted = |fault: &&ControlFault| only.is_none_or(|only| fault.name() == only);
+    let control: Vec<ControlFault> = ControlFault::ALL.iter().filter(wanted).copied().collect();
+    if (faults.is_empty() && control.is_empty()) || rounds == 0 {
+        let names = Fault::ALL.iter().map(|fault| fault.name());
+        let names: Vec<&str> = names
+            .chain(ControlFault::ALL.iter().map(|fault| fault.name()))
+            .collect();
         bail!("--only: one of {}; --rounds: at least 1", names.join(", "));
     }
-    table::head();
     let mut reports = Vec::new();
+    if !faults.is_empty() {
+        table::head();
+    }
     for fault in faults {
         let report = one(fault, rounds).await?;
         table::row(&report);
@@ -102,8 +111,16 @@ async fn chaos(words: &[&str]) -> anyhow::Result<bool> {
         let text = serde_json::to_string_pretty(&reports)?;
         std::fs::write(target()?.join("chaos.json"), text + "\n")?;
     }
-    let good = reports.iter().all(Report::is_good);
-    table::foot(&reports);
+    let mut good = reports.iter().all(Report::is_good);
+    if !reports.is_empty() {
+        table::foot(&reports);
+    }
+    if !control.is_empty() {
+        control::head();
+    }
+    for fault in control {
+        good &= control::one(fault, rounds, &target()?).await?;
+    }
     Ok(good)
 }
 
