@@ -60,6 +60,17 @@ pub fn from_status(status: &Status) -> MeshError {
     MeshError::new(code, text)
 }
 
+/// Why a coordinator's stream ended: what it said, or that the connection broke. Nothing was asked on
+/// it whose outcome could be unknown.
+#[must_use]
+pub fn stream_end(status: &Status) -> MeshError {
+    if status.details().is_empty() {
+        let text = format!("the connection broke: {}", status.message());
+        return MeshError::new(ErrorCode::NoCoordinator, text);
+    }
+    from_status(status)
+}
+
 /// Cuts a text at a character's border.
 fn shorten(text: &mut String) {
     if text.len() <= MAX_TEXT_BYTES {

@@ -14,7 +14,7 @@ use mesh_proto::control::{
     self, AgentFrame, AgentHello, CoordinatorFrame, Directive, DirectiveAction, Heartbeat,
     InstanceRejected, TableAck, agent_frame, coordinator_frame,
 };
-use mesh_proto::status::from_status;
+use mesh_proto::status::{from_status, stream_end};
 use mesh_runtime::Tasks;
 use mesh_runtime::coordinators::{Candidate, Search, TableStanding};
 use router::TableStore;
@@ -155,7 +155,7 @@ impl Control {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return Ended::Failed(error),
             Err(_) => {
-                let text = format!("{coordinator} did not answer in time");
+                let text = "it did not answer in time";
                 return Ended::Failed(MeshError::new(ErrorCode::NoCoordinator, text));
             }
         };
@@ -203,7 +203,7 @@ impl Control {
         MeshError,
     > {
         let unreachable = |why: String| {
-            let text = format!("{coordinator}: {why}; check agent.coordinators");
+            let text = format!("{why}; check agent.coordinators");
             MeshError::new(ErrorCode::NoCoordinator, text)
         };
         let channel = coordinator.connect().await.map_err(unreachable)?;
@@ -246,7 +246,7 @@ impl Control {
                     let text = "the coordinator closed the session";
                     return MeshError::new(ErrorCode::NoCoordinator, text);
                 }
-                Err(status) => return from_status(&status),
+                Err(status) => return stream_end(&status),
             };
             match body {
                 Some(coordinator_frame::Body::Table(update)) => {

@@ -10,7 +10,7 @@ use mesh_proto::control::table_feed_client::TableFeedClient;
 use mesh_proto::control::{
     TableAck, TableFeedHello, TableFeedRequest, TableFeedResponse, table_feed_request,
 };
-use mesh_proto::status::from_status;
+use mesh_proto::status::{from_status, stream_end};
 use mesh_runtime::coordinators::{Candidate, Search, TableStanding};
 use router::TableStore;
 use tokio::sync::mpsc;
@@ -116,7 +116,7 @@ impl Follower {
                 Ok(Some(TableFeedResponse { table: Some(table) })) => table,
                 Ok(Some(TableFeedResponse { table: None })) => continue,
                 Ok(None) => return Ended::Lost("the coordinator closed the stream".to_owned()),
-                Err(status) => return Ended::Lost(from_status(&status).to_string()),
+                Err(status) => return Ended::Lost(stream_end(&status).to_string()),
             };
             let update = match TableUpdate::try_from(update) {
                 Ok(update) => update,

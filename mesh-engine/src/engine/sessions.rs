@@ -178,7 +178,8 @@ impl Engine {
         // It says something three times in a lease.
         let silent = now.millis_since(session.heard) > self.lease_ms() / 2;
         let parting = match parting {
-            Parting::Broken if silent => Parting::Silent,
+            // The end of a connection that was given up looks like a farewell.
+            Parting::Broken | Parting::Left if silent => Parting::Silent,
             parting => parting,
         };
         self.agent_closed(id, parting, now);

@@ -43,13 +43,16 @@ fn all_coordinators_show_how_a_node_parted() {
 
 #[test]
 fn one_that_was_silent_before_its_stream_broke_is_told_from_one_that_was_not() {
-    let mut world = World::new(1);
-    world.open(0, 1, "a", 7);
-    world.pass(LEASE / 2 + 1_000, &[]);
-    part(&mut world, 0, 1, Parting::Broken);
-    let view = node(&mut world, 0, "a");
-    assert_eq!(view.standing, NodeStanding::Silent);
-    assert!(view.note.contains("may run"), "{}", view.note);
+    // The end of a connection that was given up looks like a farewell.
+    for parting in [Parting::Broken, Parting::Left] {
+        let mut world = World::new(1);
+        world.open(0, 1, "a", 7);
+        world.pass(LEASE / 2 + 1_000, &[]);
+        part(&mut world, 0, 1, parting);
+        let view = node(&mut world, 0, "a");
+        assert_eq!(view.standing, NodeStanding::Silent);
+        assert!(view.note.contains("may run"), "{}", view.note);
+    }
 }
 
 #[test]
