@@ -23,17 +23,27 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::clients;
 
 /// The subject that the bare NATS responder listens on.
-pub const ECHO: &str = "bench.echo";
+pub const ECHO: [&str; 1] = ["bench.echo"];
 
-/// The subject that the composition listens on.
-pub const COMPOSED: &str = "bench.composed";
+/// The subjects that compositions listen on.
+pub const COMPOSED: [&str; 8] = [
+    "bench.composed.0",
+    "bench.composed.1",
+    "bench.composed.2",
+    "bench.composed.3",
+    "bench.composed.4",
+    "bench.composed.5",
+    "bench.composed.6",
+    "bench.composed.7",
+];
 
 /// Runs one responder for ever.
 pub async fn serve(words: &[&str]) -> anyhow::Result<()> {
     match words {
         ["nats", url] => nats(url).await,
         ["grpc", address] => grpc(address).await,
-        ["forward", url, socket] => forward(url, socket).await,
+        ["forward", url, subject, socket] => forward(url, subject, socket).await,
+        ["share", url, subject, sockets @ ..] => share(url, subject, sockets).await,
         ["http", address] => http(address.parse()?).await,
         ["rmcp", address] => rmcp(address.parse()?).await,
         other => anyhow::bail!("no responder {other:?}"),
@@ -48,7 +58,7 @@ pub async fn connect_nats(url: &str) -> anyhow::Result<async_nats::Client> {
 
 async fn nats(url: &str) -> anyhow::Result<()> {
     let client = connect_nats(url).await?;
-    let mut requests = client.subscribe(ECHO).await?;
+    let mut requests = client.subscribe(ECHO[0]).await?;
     while let Some(request) = requests.next().await {
         let reply = request.reply.context("a reply subject")?;
         client.publish(reply, request.payload).await?;
@@ -59,9 +69,9 @@ async fn nats(url: &str) -> anyhow::Result<()> {
 /// The middle of the composition: each message goes out on one gRPC stream, its answer back to the
 /// subject that the message named. The subscription itself is the stream's source, a second task
 /// takes the answers, and nothing else is done: no limits, deadlines, credits or task for each call.
-async fn forward(url: &str, socket: &str) -> anyhow::Result<()> {
+async fn forward(url: &str, subject: &str, socket: &str) -> anyhow::Result<()> {
     let client = connect_nats(url).await?;
-    let requests = client.subscribe(COMPOSED).await?;
+    let requests = client.subscribe(subject.to_owned()).await?;
     let waiting: Arc<Mutex<slab::Slab<async_nats::Subject>>> = Arc::default();
     let sent = waiting.clone();
     let frames = requests.filter_map(move |request| {
@@ -78,6 +88,40 @@ async fn forward(url: &str, socket: &str) -> anyhow::Result<()> {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(usize::try_from(id)?);
         client.publish(reply, payload).await?;
+    }
+    Ok(())
+}
+
+/// As [`forward`], but the messages are shared out over several streams in turns.
+async fn share(url: &str, subject: &str, sockets: &[&str]) -> anyhow::Result<()> {
+    let client = connect_nats(url).await?;
+    let mut requests = client.subscribe(subject.to_owned()).await?;
+    let mut streams = Vec::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    for socket in sockets {
+        let waiting: Arc<Mutex<slab::Slab<async_nats::Subject>>> = Arc::default();
+        let (frames, taken) = tokio::sync::mpsc::unbounded_channel();
+        let taken = tokio_stream::wrappers::UnboundedReceiverStream::new(taken);
+        let mut answers = clients::open_stream(socket, taken).await?;
+        streams.push((waiting.clone(), frames));
+        let client = client.clone();
+        tasks.spawn_local(async move {
+            while let Some((id, payload)) = answers.message().await? {
+                let reply = waiting
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(usize::try_from(id)?);
+                client.publish(reply, payload).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    let mut turns = streams.iter().cycle();
+    while let Some(request) = requests.next().await {
+        let (waiting, frames) = turns.next().context("a stream")?;
+        let reply = request.reply.context("a reply subject")?;
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        frames.send((waiting.insert(reply) as u64, request.payload))?;
     }
     Ok(())
 }

@@ -39,9 +39,9 @@ pub async fn cross_node(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
     let folder = bench.folder.path().to_owned();
 
     if bench.wants("call.cross_node.vs_composition") {
-        let parts = Composition::start(&folder, &url).await;
+        let parts = Composition::start(&folder, &url, bare::COMPOSED[0], 1).await;
         let composition = Side {
-            call: clients::nats(&url, bare::COMPOSED, payload()).await?,
+            call: clients::nats(&url, &bare::COMPOSED[..1], payload()).await?,
             pids: parts.pids(mesh),
         };
         answers(&composition.call).await;
@@ -65,7 +65,7 @@ pub async fn cross_node(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
     let http = serve(&folder, &["http", &http_address]);
     listens(&http_address).await;
     let nats = Side {
-        call: clients::nats(&url, bare::ECHO, payload()).await?,
+        call: clients::nats(&url, &bare::ECHO, payload()).await?,
         pids: vec![own, nats_pid, nats.pid()],
     };
     answers(&nats.call).await;

@@ -1,6 +1,6 @@
 //! Callers of the bare parts and of the mesh, each as a closure that makes one call.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -34,12 +34,19 @@ where
 const CHUNK: usize = 128 << 10;
 const WINDOW: usize = 64;
 
-/// Request and reply by the client library's own means. A payload over [`CHUNK`] goes as many requests,
+/// Request and reply by the client library's own means, by several subjects in turns. A payload over [`CHUNK`] goes as many requests,
 /// each of which is answered as soon as it arrives.
-pub async fn nats(url: &str, subject: &'static str, payload: Bytes) -> anyhow::Result<Call> {
+pub async fn nats(
+    url: &str,
+    subjects: &'static [&'static str],
+    payload: Bytes,
+) -> anyhow::Result<Call> {
     let client = bare::connect_nats(url).await?;
+    let turn = Cell::new(0);
     Ok(call(move || {
         let (client, payload) = (client.clone(), payload.clone());
+        turn.set((turn.get() + 1) % subjects.len());
+        let subject = subjects[turn.get()];
         async move {
             let sent = payload.len();
             let request = |chunk: Bytes| async {

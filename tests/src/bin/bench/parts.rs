@@ -41,28 +41,38 @@ impl Grpc {
     }
 }
 
-/// A process that forwards what comes by NATS over one gRPC stream to an echo.
+/// A process that forwards what comes by NATS over a gRPC stream to an echo, or to several.
 pub struct Composition {
     middle: Process,
-    echo: Grpc,
+    echoes: Vec<Grpc>,
 }
 
 impl Composition {
-    /// It may not answer yet: see [`answers`].
-    pub async fn start(folder: &Path, nats_url: &str) -> Self {
-        let echo = Grpc::start(folder).await;
-        let middle = serve(folder, &["forward", nats_url, &echo.address]);
-        Self { middle, echo }
+    /// With so many echoes. It may not answer yet: see [`answers`].
+    pub async fn start(folder: &Path, nats_url: &str, subject: &str, echoes: usize) -> Self {
+        let mut all = Vec::new();
+        for _ in 0..echoes {
+            all.push(Grpc::start(folder).await);
+        }
+        let part = if echoes == 1 { "forward" } else { "share" };
+        let mut words = vec![part, nats_url, subject];
+        words.extend(all.iter().map(|echo| echo.address.as_str()));
+        let middle = serve(folder, &words);
+        Self {
+            middle,
+            echoes: all,
+        }
     }
 
     /// All that takes part in a call: this process, the mesh's `nats-server`, and its own.
     pub fn pids(&self, mesh: &Mesh) -> Vec<u32> {
-        vec![
+        let mut pids = vec![
             std::process::id(),
             mesh.nats.process.pid(),
             self.middle.pid(),
-            self.echo.process.pid(),
-        ]
+        ];
+        pids.extend(self.echoes.iter().map(|echo| echo.process.pid()));
+        pids
     }
 }
 

@@ -25,7 +25,7 @@ pub async fn echo(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
     let folder = bench.folder.path().to_owned();
     let url = mesh.nats.url();
     let own = std::process::id();
-    let composition = Composition::start(&folder, &url).await;
+    let composition = Composition::start(&folder, &url, bare::COMPOSED[0], 1).await;
     let grpc = Grpc::start(&folder).await;
     let caller = Caller::connect(mesh).await?;
     let probe = plugin_pid(mesh, "probe").await?;
@@ -36,7 +36,7 @@ pub async fn echo(bench: &mut Bench, mesh: &Mesh) -> anyhow::Result<()> {
             pids: vec![own, mesh.nats.process.pid(), mesh.agents[0].pid(), probe],
         };
         let composition = Side {
-            call: clients::nats(&url, bare::COMPOSED, payload.clone()).await?,
+            call: clients::nats(&url, &bare::COMPOSED[..1], payload.clone()).await?,
             pids: composition.pids(mesh),
         };
         answers(&composition.call).await;

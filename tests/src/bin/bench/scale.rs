@@ -1,39 +1,36 @@
-//! More instances and more agents: what a call costs must not grow with them.
+//! More instances and more agents: what a call costs must grow no more than that of the bare parts, spread
+//! over as many processes.
 
 use bytes::Bytes;
 use harness::mesh::{Mesh, Plan};
 use harness::process;
 
+use crate::bare;
 use crate::caller::Caller;
+use crate::clients;
+use crate::parts::{Composition, answers};
 use crate::report::Target;
 use crate::side::{Bench, PAYLOAD, Side, Targets};
 
-const COUNTS: [usize; 3] = [2, 4, 8];
+const COUNTS: [usize; 4] = [1, 2, 4, 8];
 const IN_FLIGHT: usize = 256;
 
 /// Plugins `wide-n` have n instances on the first of eight agents, plugins `far-n` one on each of n
-/// agents. Each is compared with the one instance of `wide-1`.
+/// agents. Beside them: one composition with n echoes, and n compositions with one each.
 pub async fn scale(bench: &mut Bench) -> anyhow::Result<()> {
     if !bench.wants("scale") {
         return Ok(());
     }
     let mesh = start().await;
     let caller = Caller::connect(&mesh).await?;
-    let payload = Bytes::from(vec![b'x'; PAYLOAD]);
     let mut pids = vec![std::process::id(), mesh.nats.process.pid()];
     for agent in &mesh.agents {
         pids.push(agent.pid());
         pids.extend(process::descendants(agent.pid()));
     }
-    let side = |plugin: &str| {
-        anyhow::Ok(Side {
-            call: caller.echo(plugin, payload.clone())?,
-            pids: pids.clone(),
-        })
-    };
-    let one = side("wide-1")?;
     let targets = Targets {
-        cpu: Some(Target::RatioAtMost(1.15)),
+        throughput: Some(Target::RatioAtLeast(0.8)),
+        cpu: Some(Target::RatioAtMost(1.3)),
         ..Targets::default()
     };
     for (kind, id) in [("wide", "scale.instances"), ("far", "scale.agents")] {
@@ -41,20 +38,61 @@ pub async fn scale(bench: &mut Bench) -> anyhow::Result<()> {
             continue;
         }
         for count in COUNTS {
-            let many = side(&format!("{kind}-{count}"))?;
-            let (many, one) = bench.turns(IN_FLIGHT, &many, &one).await;
-            let case = format!("{count} beside 1, {IN_FLIGHT} in flight");
-            bench.calls(id, &case, &many, &one, targets);
+            let plugin = if count == 1 {
+                "wide-1"
+            } else {
+                &format!("{kind}-{count}")
+            };
+            let ours = Side {
+                call: caller.echo(plugin, payload())?,
+                pids: pids.clone(),
+            };
+            let (middles, echoes) = if kind == "wide" {
+                (1, count)
+            } else {
+                (count, 1)
+            };
+            let (bare, _parts) = compositions(bench, &mesh, middles, echoes).await?;
+            let (ours, bare) = bench.turns(IN_FLIGHT, &ours, &bare).await;
+            let case = format!("{count}, {IN_FLIGHT} in flight");
+            bench.calls(id, &case, &ours, &bare, targets);
         }
     }
     Ok(())
+}
+
+fn payload() -> Bytes {
+    Bytes::from(vec![b'x'; PAYLOAD])
+}
+
+/// So many compositions, called in turns.
+async fn compositions(
+    bench: &Bench,
+    mesh: &Mesh,
+    middles: usize,
+    echoes: usize,
+) -> anyhow::Result<(Side, Vec<Composition>)> {
+    let (folder, url) = (bench.folder.path(), mesh.nats.url());
+    let subjects = &bare::COMPOSED[..middles];
+    let (mut parts, mut pids) = (Vec::new(), Vec::new());
+    for (place, subject) in subjects.iter().enumerate() {
+        let part = Composition::start(folder, &url, subject, echoes).await;
+        answers(&clients::nats(&url, &subjects[place..=place], payload()).await?).await;
+        pids.extend(part.pids(mesh));
+        parts.push(part);
+    }
+    // This process and the broker take part in each.
+    pids.sort_unstable();
+    pids.dedup();
+    let call = clients::nats(&url, subjects, payload()).await?;
+    Ok((Side { call, pids }, parts))
 }
 
 async fn start() -> Mesh {
     let mut plan = Plan::new().quiet();
     for agent in 0..8 {
         plan = plan.agent(&format!("node-{agent}"));
-        for count in [1, 2, 4, 8] {
+        for count in COUNTS {
             let (wide, far) = (format!("wide-{count}"), format!("far-{count}"));
             if agent == 0 {
                 plan = plan.plugin_as(&wide, &["probe"], &[("PROBE_NAME", &wide)]);
