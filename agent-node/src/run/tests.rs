@@ -315,9 +315,11 @@ async fn an_agent_starts_from_the_table_on_disk_without_any_coordinator_and_says
     session.send_table(update).await;
     assert_eq!(session.acked().await, 5);
     assert!(agent.shows("plugmesh_table_followed 1"));
-    drop((session, plugin));
+    drop(plugin);
     let (dir, stopped) = agent.leave().await;
     stopped.unwrap();
+    // Not before: the agent would come back with another session, and leave that behind.
+    drop(session);
     // Nobody answers there any more.
     let gone = Coordinator::start().await;
     let address = gone.address.clone();
