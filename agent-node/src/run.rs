@@ -222,6 +222,7 @@ async fn run_data(
     let sockets = Sockets::bind(agent)?;
     let limits = BusLimits {
         max_payload: config.router.max_payload.as_usize(),
+        max_gathered: agent.max_bytes_in_flight.as_usize(),
         ..BusLimits::default()
     };
     let bus_config = BusConfig {

@@ -66,7 +66,8 @@ pub struct Config {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_in_flight: u32,
     /// Bytes of requests and answers that are held at once; further requests get 503. The last quarter
-    /// is for requests up to 64 KiB.
+    /// is for requests up to 64 KiB. Large answers that are still coming have as much beside it, and slow
+    /// down past it.
     pub max_bytes_in_flight: ByteSize,
     /// Open connections; further ones wait in the system's queue.
     #[schemars(range(min = 1, max = 1_000_000))]

@@ -316,6 +316,8 @@ impl Seed {
         let settings = &self.config.gateway;
         let limits = BusLimits {
             max_payload: self.config.router.max_payload.as_usize(),
+            max_gathered: settings.max_bytes_in_flight.as_usize()
+                / usize::from(settings.shards.max(1)),
             ..BusLimits::default()
         };
         let bus_config = BusConfig {

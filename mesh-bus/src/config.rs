@@ -40,6 +40,9 @@ pub struct BusLimits {
     pub chunk_bytes: usize,
     /// Chunks that may be on their way before the receiver gives more credit.
     pub initial_credit: u32,
+    /// Bytes of large results that are put together in this process at once. Past it the nodes get credit for
+    /// one of them at a time, so there may be one more, and of each other what the first credit allows.
+    pub max_gathered: usize,
     /// Calls in flight in this process; further ones are refused with OVERLOADED.
     pub max_calls: usize,
 }
@@ -50,6 +53,7 @@ impl Default for BusLimits {
             max_payload: 64 << 20,
             chunk_bytes: 128 << 10,
             initial_credit: 64,
+            max_gathered: 256 << 20,
             max_calls: 65_536,
         }
     }

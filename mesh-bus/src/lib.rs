@@ -26,6 +26,7 @@ mod connect;
 mod driver;
 mod error;
 mod event;
+mod gather;
 mod link;
 mod load;
 pub mod memory;

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::task::Waker;
 
 use async_nats::Subject;
-use bytes::BytesMut;
 use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_core::id::{Generation, InstanceId, NodeId};
 use mesh_proto::common;
@@ -12,6 +11,7 @@ use mesh_proto::control::{NodeReply, node_reply};
 
 use crate::config::BusLimits;
 use crate::event::{CallEvent, CallOutput};
+use crate::gather::{Fragments, Gathered};
 use crate::upload::Upload;
 use crate::wire;
 
@@ -109,8 +109,13 @@ pub(crate) struct Live {
     /// Credit given so far, which goes along with every frame that gives or asks: the next one makes a
     /// lost one good.
     given: u64,
-    /// The parts of the result that have come. Copied: small ones would keep whole read buffers.
-    fragments: BytesMut,
+    fragments: Fragments,
+    /// Too much is being put together: no credit for fragments for now.
+    pub thrifty: bool,
+    /// Fragments taken that are to be counted once there is room.
+    withheld: u32,
+    /// The call stands in line for that.
+    in_line: bool,
     end: Option<Result<CallOutput, MeshError>>,
     ended: bool,
     pub waker: Option<Waker>,
@@ -150,6 +155,7 @@ impl Live {
         now: u64,
         deadline: u64,
         limits: &BusLimits,
+        gathered: Gathered,
     ) -> Self {
         Self {
             call_id,
@@ -178,7 +184,10 @@ impl Live {
             taken: 0,
             owed: 0,
             given: 0,
-            fragments: BytesMut::new(),
+            fragments: Fragments::new(gathered),
+            thrifty: false,
+            withheld: 0,
+            in_line: false,
             end: None,
             ended: false,
             waker: None,
@@ -223,7 +232,7 @@ impl Live {
         self.end = Some(result);
         self.upload = None;
         self.owed = 0;
-        self.fragments = BytesMut::new();
+        self.fragments.take();
     }
 
     /// The rest of its payload follows, or messages.
@@ -429,9 +438,13 @@ impl Live {
             if self.too_large(chunk.payload.len(), limits) {
                 return Step::Abandoned;
             }
-            self.fragments.extend_from_slice(&chunk.payload);
+            self.fragments.add(&chunk.payload);
             // Fragments are joined here, so they are taken as soon as they are here.
-            self.count_taken(limits);
+            if self.thrifty {
+                self.withheld += 1;
+            } else {
+                self.count_taken(1, limits);
+            }
             return Step::On;
         }
         if self.chunks >= self.window {
@@ -445,11 +458,24 @@ impl Live {
     }
 
     /// Counts a chunk as taken; from time to time that gives the node new credit.
-    fn count_taken(&mut self, limits: &BusLimits) {
-        self.taken += 1;
+    fn count_taken(&mut self, chunks: u32, limits: &BusLimits) {
+        self.taken += chunks;
         if self.taken >= limits.initial_credit.div_ceil(2) {
             self.owed = self.owed.saturating_add(std::mem::take(&mut self.taken));
         }
+    }
+
+    /// Whether the call begins to stand in line until fragments may be counted.
+    pub fn joins_line(&mut self) -> bool {
+        self.withheld > 0 && !std::mem::replace(&mut self.in_line, true)
+    }
+
+    /// Its turn has come: counts the fragments that waited for that. Gives how many those are.
+    pub fn leaves_line(&mut self, limits: &BusLimits) -> u32 {
+        self.in_line = false;
+        let withheld = std::mem::take(&mut self.withheld);
+        self.count_taken(withheld, limits);
+        withheld
     }
 
     /// The credit that is to be sent to the node now; 0: none.
@@ -494,10 +520,10 @@ impl Live {
         if self.too_large(result.payload.len(), limits) {
             return Step::Ended;
         }
-        let payload = if self.fragments.is_empty() {
+        let payload = if self.fragments.len() == 0 {
             result.payload
         } else {
-            let mut whole = std::mem::take(&mut self.fragments);
+            let mut whole = self.fragments.take();
             whole.extend_from_slice(&result.payload);
             whole.freeze()
         };
@@ -513,7 +539,7 @@ impl Live {
         match self.events.pop_front() {
             Some(event) if matches!(event, CallEvent::Chunk(_)) => {
                 self.chunks -= 1;
-                self.count_taken(limits);
+                self.count_taken(1, limits);
                 Some(event)
             }
             Some(event) => {

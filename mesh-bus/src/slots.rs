@@ -18,6 +18,7 @@ use prost::Message as _;
 
 use crate::config::BusLimits;
 use crate::event::CallOutput;
+use crate::gather::Gathered;
 use crate::outbox::Frame;
 use crate::peers::{Peers, Verdict};
 use crate::slot::{Ask, Live, Step, Target};
@@ -67,6 +68,12 @@ pub(crate) struct Slots {
     pub peers: Peers,
     /// Calls whose payload has more to send; they take turns.
     uploads: VecDeque<(usize, u64)>,
+    /// Bytes of answers that are being put together.
+    gathered: Gathered,
+    /// Calls that wait with credit for their answers' parts until there are fewer.
+    line: VecDeque<(usize, u64)>,
+    /// The one of them that goes on all the same, so that there will be.
+    favoured: Option<(usize, u64)>,
     /// The driver has stopped: nothing would ever end a call.
     pub closed: bool,
 }
@@ -95,6 +102,9 @@ impl Slots {
             free: Vec::new(),
             last_id: 0,
             uploads: VecDeque::new(),
+            gathered: Gathered::default(),
+            line: VecDeque::new(),
+            favoured: None,
             closed: false,
         }
     }
@@ -120,7 +130,8 @@ impl Slots {
         let peer = self.peers.begin(&target.node, target.generation, now);
         let node = peer.1.clone();
         let slot = self.slots.get_mut(index)?;
-        let live = Live::new(call_id, target, peer, now, deadline, &self.limits);
+        let gathered = self.gathered.clone();
+        let live = Live::new(call_id, target, peer, now, deadline, &self.limits, gathered);
         let next = live.due();
         slot.live = Some(live);
         let reply = slot.reply.clone();
@@ -253,6 +264,8 @@ impl Slots {
                     } else {
                         self.peers.heard(peer, now);
                     }
+                    live.thrifty = self.gathered.bytes() >= limits.max_gathered
+                        && self.favoured != Some((index, live.call_id));
                     live.on_reply(reply, now, &limits)
                 }
                 Ok(_) => {
@@ -266,6 +279,40 @@ impl Slots {
             }
         };
         self.after(index, step, effects);
+        self.next_in_line(effects);
+    }
+
+    /// Lets calls go on that waited with credit, as far as there is room for what they get.
+    fn next_in_line(&mut self, effects: &mut Effects) {
+        let limits = self.limits;
+        let mut room = limits.max_gathered.saturating_sub(self.gathered.bytes());
+        while let Some((index, call_id)) = self.line.front().copied() {
+            let runs = |live: &&mut Live| !live.has_ended();
+            let favoured = self.favoured;
+            let goes_on =
+                favoured.is_some_and(|(index, id)| self.get(index, id).filter(runs).is_some());
+            if room == 0 && goes_on {
+                return;
+            }
+            self.line.pop_front();
+            let Some(slot) = self.slots.get_mut(index) else {
+                continue;
+            };
+            let live = slot.live.as_mut().filter(|live| live.call_id == call_id);
+            let Some(live) = live.filter(runs) else {
+                continue;
+            };
+            if room == 0 {
+                self.favoured = Some((index, call_id));
+            }
+            let chunks = live.leaves_line(&limits) as usize;
+            room = room.saturating_sub(chunks.saturating_mul(limits.chunk_bytes));
+            let owed = live.take_owed();
+            if owed > 0 {
+                let send = &mut effects.send;
+                send.push(wire::credit(live, index, slot.reply.clone(), owed));
+            }
+        }
     }
 
     /// Carries out what a step of one call asks for.
@@ -293,6 +340,9 @@ impl Slots {
                 let frame = wire::cancel(live, slot.reply.clone(), "the answer is of no use");
                 effects.send.push(frame);
             }
+        }
+        if live.joins_line() {
+            self.line.push_back((index, live.call_id));
         }
         let owed = live.take_owed();
         if owed > 0 {
@@ -390,6 +440,8 @@ impl Slots {
             }
         }
         self.next_due = self.due.iter().copied().min().unwrap_or(u64::MAX);
+        // Some may have been given up.
+        self.next_in_line(effects);
     }
 
     /// Asks nodes that give no sign of life for one, and ends the calls to those that are lost.

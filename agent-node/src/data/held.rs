@@ -1,5 +1,5 @@
-//! Bytes that an agent holds of calls: first frames, chunks and answers that wait for plugins or for
-//! callers on the node. Past its bounds new calls are shed; what belongs to running calls has room up to
+//! Bytes that an agent holds of calls: first frames, chunks and answers that wait for plugins, for callers
+//! on the node or for the bus, and payloads of calls of plugins, which may have to be sent again. Past its bounds new calls are shed; what belongs to running calls has room up to
 //! a multiple of them.
 
 use std::sync::Arc;
@@ -71,6 +71,14 @@ impl Charge {
     pub(super) fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
         self.held.add(bytes);
+    }
+
+    /// There are so many now.
+    pub(super) fn set(&mut self, bytes: usize) {
+        if bytes != self.bytes {
+            self.held.sub(std::mem::take(&mut self.bytes));
+            self.add(bytes);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::begin::credit_frame;
+use super::held::{Charge, Held};
 use super::out::OutQueue;
 use crate::permissions;
 use crate::session::limits::{INITIAL_CREDIT, PART_BYTES};
@@ -40,6 +41,7 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(super) struct OwnCalls {
     router: Router,
     out: OutQueue,
+    held: Held,
     node: Arc<str>,
     running: FuturesUnordered<Abortable<BoxFuture<'static, u64>>>,
     handles: HashMap<u64, Handle>,
@@ -50,13 +52,16 @@ struct Handle {
     credit: Arc<Semaphore>,
     /// Messages that follow the payload, until the last has come.
     messages: Option<Arc<MessageSender>>,
+    /// For the payload, which the router keeps until the end.
+    _charge: Charge,
 }
 
 impl OwnCalls {
-    pub(super) fn new(router: Router, out: OutQueue, node: &NodeId) -> Self {
+    pub(super) fn new(router: Router, out: OutQueue, held: Held, node: &NodeId) -> Self {
         Self {
             router,
             out,
+            held,
             node: node.as_str().into(),
             running: FuturesUnordered::new(),
             handles: HashMap::new(),
@@ -82,6 +87,8 @@ impl OwnCalls {
             sequence: 0,
             messages: messages.clone(),
         };
+        let mut charge = Charge::new(&self.held);
+        charge.add(request.payload.len());
         let call = self.router.call(request);
         let (abort, registration) = AbortHandle::new_pair();
         let run: BoxFuture<'static, u64> = Box::pin(answer.run(call));
@@ -90,6 +97,7 @@ impl OwnCalls {
             abort,
             credit,
             messages,
+            _charge: charge,
         };
         self.handles.insert(id, handle);
     }

@@ -63,6 +63,10 @@ impl<B> Stalled<B> {
         self.calls.is_empty()
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether nothing more may be read from the plugin.
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= MAX_HELD_BYTES

@@ -18,6 +18,7 @@ use tonic::Status;
 
 use super::begin::credit_frame;
 use super::call::InFlight;
+use super::held::Charge;
 use super::local;
 use super::out::{OutQueue, OutStream};
 use super::own_calls::OwnCalls;
@@ -105,12 +106,18 @@ pub(crate) fn open(
         key,
         streams: streams.clone(),
         peer: peer.to_string(),
-        own: OwnCalls::new(streams.router.clone(), out.clone(), streams.plane.node()),
+        own: OwnCalls::new(
+            streams.router.clone(),
+            out.clone(),
+            streams.plane.shared.held.clone(),
+            streams.plane.node(),
+        ),
         out,
         stop,
         actions: Vec::new(),
         later: Vec::new(),
         stalled: Stalled::default(),
+        charge: Charge::new(&streams.plane.shared.held),
         rooms: FuturesUnordered::new(),
         gate: RateGate::new(LOG_LINES, Instant::now()),
         changes: RateGate::new(CAPABILITY_CHANGES, Instant::now()),
@@ -205,6 +212,8 @@ pub(super) struct StreamTask {
     later: Vec<Action<InFlight>>,
     /// Calls whose answers the bus does not take for now.
     pub(super) stalled: Stalled<Blocked>,
+    /// For what they hold.
+    charge: Charge,
     /// Local callers whose room is awaited, with the ids of their calls.
     rooms: FuturesUnordered<BoxFuture<'static, (u64, u32)>>,
     /// Lines in the agent's log and to the callers.
@@ -255,6 +264,7 @@ impl StreamTask {
                     greeted = greeted || self.is_greeted();
                 }
             }
+            self.charge.set(self.stalled.bytes());
             if self.stalled.is_full() {
                 self.decide(|session, _| session.machine.not_listened_to());
             }

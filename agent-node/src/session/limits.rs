@@ -24,8 +24,8 @@ pub(crate) const INITIAL_CREDIT: u32 = 64;
 /// Calls of its own that a plugin may have running.
 pub(crate) const MAX_OWN_CALLS: usize = 1024;
 
-/// Payloads of own calls that are being put together, in bytes, per session.
-pub(crate) const MAX_OWN_UPLOAD_BYTES: usize = 128 * 1024 * 1024;
+/// Payloads of own calls, from their first part to the end of the call, in bytes, per session.
+pub(crate) const MAX_OWN_BYTES: usize = 128 * 1024 * 1024;
 
 /// Entries of a call's metadata.
 pub(crate) const MAX_METADATA_ENTRIES: usize = 32;

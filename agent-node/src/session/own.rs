@@ -9,8 +9,8 @@ use mesh_proto::plugin::{HostFrame, host_frame};
 use super::action::Action;
 use super::ids::IdMap;
 use super::limits::{
-    INITIAL_CREDIT, MAX_GROUP_BYTES, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_OWN_CALLS,
-    MAX_OWN_UPLOAD_BYTES,
+    INITIAL_CREDIT, MAX_GROUP_BYTES, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_OWN_BYTES,
+    MAX_OWN_CALLS,
 };
 use super::machine::{Machine, payload_too_large};
 
@@ -19,8 +19,9 @@ use super::machine::{Machine, payload_too_large};
 enum OwnCall {
     /// Its payload is on its way.
     Uploading(Box<Upload>),
-    /// It is with the router. While messages are to come: the place of the next.
-    Running { messages: Option<u64> },
+    /// It is with the router, which keeps its payload until the end. While messages are to come: the place
+    /// of the next.
+    Running { messages: Option<u64>, bytes: usize },
     /// It was answered with an error while its payload was still on its way.
     Discarding,
 }
@@ -37,11 +38,21 @@ struct Upload {
     taken: u32,
 }
 
+impl OwnCall {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Uploading(upload) => upload.payload.len(),
+            Self::Running { bytes, .. } => *bytes,
+            Self::Discarding => 0,
+        }
+    }
+}
+
 /// All calls of the plugin.
 #[derive(Debug, Default)]
 pub(super) struct OwnCalls {
     calls: IdMap<OwnCall>,
-    /// Bytes of all payloads that are being put together.
+    /// Bytes of all payloads.
     bytes: usize,
     last_id: u64,
 }
@@ -61,21 +72,28 @@ impl OwnCalls {
 
     pub(super) fn ended(&mut self, id: u64) {
         if self.is_running(id) {
-            self.calls.remove(&id);
+            self.take(id);
         }
+    }
+
+    /// Keeps a call that was taken out, or is new.
+    fn put(&mut self, id: u64, call: OwnCall) {
+        self.bytes += call.bytes();
+        self.calls.insert(id, call);
+    }
+
+    fn take(&mut self, id: u64) -> Option<OwnCall> {
+        let call = self.calls.remove(&id)?;
+        self.bytes -= call.bytes();
+        Some(call)
     }
 
     /// Forgets a call because it was answered with an error. True: the router must forget it, too.
     pub(super) fn forget(&mut self, id: u64) -> bool {
-        match self.calls.remove(&id) {
+        match self.take(id) {
             Some(OwnCall::Running { .. }) => true,
-            Some(OwnCall::Uploading(upload)) => {
-                self.bytes -= upload.payload.len();
-                self.calls.insert(id, OwnCall::Discarding);
-                false
-            }
-            Some(OwnCall::Discarding) => {
-                self.calls.insert(id, OwnCall::Discarding);
+            Some(OwnCall::Uploading(_) | OwnCall::Discarding) => {
+                self.put(id, OwnCall::Discarding);
                 false
             }
             None => false,
@@ -143,21 +161,21 @@ impl<C> Machine<C> {
         if let Some((code, text)) = self.cannot_begin(&call) {
             // Its chunks are on their way; beyond this bound each of them is refused.
             if call.more && self.own.calls.len() < 2 * MAX_OWN_CALLS {
-                self.own.calls.insert(id, OwnCall::Discarding);
+                self.own.put(id, OwnCall::Discarding);
             }
             return out.push(self.own_error(id, code, text));
         }
         let first = std::mem::take(&mut call.payload);
         if !call.more {
             let messages = call.messages.then_some(0);
-            self.own.calls.insert(id, OwnCall::Running { messages });
+            let bytes = first.len();
+            self.own.put(id, OwnCall::Running { messages, bytes });
             return out.push(Action::OwnCall {
                 id,
                 call,
                 payload: first,
             });
         }
-        self.own.bytes += first.len();
         let upload = Upload {
             payload: first.into(),
             next: 0,
@@ -166,7 +184,7 @@ impl<C> Machine<C> {
             call,
         };
         let upload = OwnCall::Uploading(Box::new(upload));
-        self.own.calls.insert(id, upload);
+        self.own.put(id, upload);
     }
 
     fn cannot_begin(&self, call: &common::Call) -> Option<(ErrorCode, String)> {
@@ -177,6 +195,9 @@ impl<C> Machine<C> {
                  some to end"
             );
             return Some((ErrorCode::Overloaded, text));
+        }
+        if self.own.bytes.saturating_add(call.payload.len()) > MAX_OWN_BYTES {
+            return Some((ErrorCode::Overloaded, too_much()));
         }
         if call.metadata.len() > MAX_METADATA_ENTRIES || bytes > MAX_METADATA_BYTES {
             let text = format!(
@@ -200,7 +221,7 @@ impl<C> Machine<C> {
 
     pub(super) fn on_own_chunk(&mut self, id: u64, chunk: common::Chunk, out: &mut Vec<Action<C>>) {
         let (last, most) = (chunk.last, self.max_payload);
-        let step = match self.own.calls.remove(&id) {
+        let step = match self.own.take(id) {
             // A message may cross the end of its call on the way.
             None if !chunk.fragment && self.own.was_begun(id) => return,
             None => {
@@ -209,24 +230,27 @@ impl<C> Machine<C> {
             }
             Some(OwnCall::Discarding) => {
                 if !last {
-                    self.own.calls.insert(id, OwnCall::Discarding);
+                    self.own.put(id, OwnCall::Discarding);
                 }
                 return;
             }
             Some(OwnCall::Running {
                 messages: Some(next),
+                bytes,
             }) if chunk.sequence == next => {
                 let messages = (!last).then_some(next + 1);
-                self.own.calls.insert(id, OwnCall::Running { messages });
+                self.own.put(id, OwnCall::Running { messages, bytes });
                 let message = (!last).then_some(chunk.payload);
                 return out.push(Action::OwnMessage { id, message });
             }
-            Some(OwnCall::Running { messages: Some(_) }) => {
+            Some(OwnCall::Running {
+                messages: Some(_), ..
+            }) => {
                 let text = format!("Chunk: a message of call {id} is missing; the call is ended");
                 self.violation(id, text, true, out);
                 return out.push(Action::OwnCancelled { id });
             }
-            Some(OwnCall::Running { messages: None }) => {
+            Some(OwnCall::Running { messages: None, .. }) => {
                 let text =
                     format!("Chunk: the payload of call {id} was whole already; the call is ended");
                 self.violation(id, text, true, out);
@@ -256,7 +280,8 @@ impl<C> Machine<C> {
                         body: Some(credit),
                     }));
                 }
-                self.own.calls.insert(id, OwnCall::Running { messages });
+                let bytes = payload.len();
+                self.own.put(id, OwnCall::Running { messages, bytes });
                 out.push(Action::OwnCall {
                     id,
                     call,
@@ -265,7 +290,7 @@ impl<C> Machine<C> {
             }
             Step::Broken(code, text) => {
                 if !last {
-                    self.own.calls.insert(id, OwnCall::Discarding);
+                    self.own.put(id, OwnCall::Discarding);
                 }
                 out.push(self.own_error(id, code, text));
             }
@@ -277,12 +302,9 @@ impl<C> Machine<C> {
             let text = format!("Cancel has id {id}: a plugin cancels its own calls, which are odd");
             return self.violation(id, text, true, out);
         }
-        let running = match self.own.calls.remove(&id) {
+        let running = match self.own.take(id) {
             Some(OwnCall::Running { .. }) => true,
-            Some(OwnCall::Uploading(upload)) => {
-                self.own.bytes -= upload.payload.len();
-                false
-            }
+            Some(OwnCall::Uploading(_)) => false,
             // It was answered already, and no more chunks will come.
             Some(OwnCall::Discarding) => return,
             None if self.own.was_begun(id) => return,
@@ -308,24 +330,15 @@ impl OwnCalls {
         chunk: common::Chunk,
         most: usize,
     ) -> Step {
-        let (before, last) = (upload.payload.len(), chunk.last);
-        let taken = upload.take(chunk, most);
-        if let Err((code, text)) = taken {
-            self.bytes -= before;
+        let last = chunk.last;
+        if let Err((code, text)) = upload.take(chunk, most) {
             return Step::Broken(code, text);
         }
-        self.bytes += upload.payload.len() - before;
         if last {
-            self.bytes -= upload.payload.len();
             return Step::Whole(upload);
         }
-        if self.bytes > MAX_OWN_UPLOAD_BYTES {
-            self.bytes -= upload.payload.len();
-            let text = format!(
-                "the payloads that the plugin is sending exceed {} MiB together; send fewer at a time",
-                MAX_OWN_UPLOAD_BYTES >> 20
-            );
-            return Step::Broken(ErrorCode::Overloaded, text);
+        if self.bytes.saturating_add(upload.payload.len()) > MAX_OWN_BYTES {
+            return Step::Broken(ErrorCode::Overloaded, too_much());
         }
         let grant = if upload.taken >= INITIAL_CREDIT / 2 {
             upload.credit += upload.taken;
@@ -333,7 +346,14 @@ impl OwnCalls {
         } else {
             0
         };
-        self.calls.insert(id, OwnCall::Uploading(upload));
+        self.put(id, OwnCall::Uploading(upload));
         Step::More { grant }
     }
+}
+
+fn too_much() -> String {
+    format!(
+        "the payloads of the plugin's running calls exceed {} MiB together; send fewer at a time",
+        MAX_OWN_BYTES >> 20
+    )
 }

@@ -9,6 +9,7 @@ use mesh_proto::control::{NodeRequest, node_reply, node_request};
 use super::*;
 use crate::event::CallEvent;
 
+mod gathering;
 mod waiting;
 
 const SECOND: u64 = 1_000_000;
@@ -18,6 +19,7 @@ fn slots() -> Slots {
         initial_credit: 4,
         max_payload: 1_000,
         chunk_bytes: 100,
+        max_gathered: 1_000_000,
         max_calls: 3,
     };
     Slots::new(MeshName::default(), 7, limits)

@@ -1,9 +1,13 @@
 //! Calls that plugins make themselves.
 
+use std::time::Duration;
+
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::state::Phase;
 use mesh_proto::common;
 use mesh_proto::plugin::{Drained, host_frame, plugin_frame};
+
+use tokio::time::timeout;
 
 use super::harness::{Node, SOON, finish, manifest};
 use crate::drain::Drain;
@@ -254,4 +258,32 @@ async fn a_call_that_runs_while_the_node_stops_still_reaches_the_plugin_beside_i
         plugin.send(0, body).await;
     }
     drained.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_payload_of_a_call_of_a_plugin_is_held_until_the_call_ends() {
+    let node = Node::start().await;
+    let mut time = node.plugin("time", &["now"]).await;
+    let mut planner = node.plugin("planner", &[]).await;
+    let large = call("now", vec![0; 100_000]);
+    planner
+        .send(1, plugin_frame::Body::Call(large.into()))
+        .await;
+    let (id, _) = time.invoked().await;
+    let bytes = || {
+        let held = node.plane.held();
+        held.into_iter()
+            .find(|(kind, _)| *kind == "bytes")
+            .unwrap()
+            .1
+    };
+    // The frame itself has left the queue.
+    assert!(bytes() >= 100_000, "{}", bytes());
+    time.answer(id, "noon").await;
+    let freed = async {
+        while bytes() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(SOON, freed).await.unwrap();
 }

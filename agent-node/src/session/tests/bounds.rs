@@ -148,3 +148,26 @@ fn a_callers_payload_may_have_the_largest_size_and_not_a_byte_more() {
         }
     }
 }
+
+#[test]
+fn payloads_of_own_calls_count_until_the_calls_end() {
+    let mut session = ready();
+    let part = 200 * 1024;
+    let parts = (MAX_PAYLOAD_BYTES / part) as u64;
+    let sends = |session: &mut Session, id, count| {
+        send(session, id, own_call(b"", true));
+        let mut code = None;
+        for sequence in 0..count {
+            let chunk = Body::Chunk(chunk(sequence, part, sequence + 1 == parts));
+            let actions = send(session, id, chunk);
+            code = code.or(actions.iter().find_map(error_of).map(|error| error.1));
+        }
+        code
+    };
+    // Whole, and with the router; together all but a part and a half of what may be.
+    assert_eq!(sends(&mut session, 1, parts), None);
+    assert_eq!(sends(&mut session, 3, parts), None);
+    assert_eq!(sends(&mut session, 5, 2), Some(ErrorCode::Overloaded));
+    session.own_ended(1);
+    assert_eq!(sends(&mut session, 7, 2), None);
+}
