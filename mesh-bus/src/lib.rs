@@ -20,6 +20,7 @@
 //!   contiguous sequence with a proof every two seconds, reads from the leader (`store`);
 //! - an acknowledgement that is missing: read again before writing again (`store::write`).
 
+mod block;
 mod bus;
 mod config;
 mod connect;

@@ -13,6 +13,7 @@ use mesh_proto::control::{NodeReply, NodeRequest, node_reply, node_request};
 use prost::Message as _;
 use tokio::time::timeout;
 
+use crate::block;
 use crate::link::Subscriber;
 use crate::outbox::Frame;
 use crate::shared::Shared;
@@ -208,5 +209,5 @@ fn call_id_of(mut payload: &[u8]) -> u64 {
 
 /// A reply, encoded.
 pub(crate) fn frame(to: &ReplyTo, reply: &NodeReply) -> Frame {
-    Frame::to(&to.0, reply.encode_to_vec())
+    Frame::to(&to.0, block::message(reply))
 }

@@ -66,7 +66,7 @@ pub(crate) struct Credit {
 
 impl Frame {
     /// A message of nobody's call.
-    pub fn to(subject: &Subject, payload: Vec<u8>) -> Self {
+    pub fn to(subject: &Subject, payload: impl Into<Bytes>) -> Self {
         Self {
             subject: subject.clone(),
             reply: None,

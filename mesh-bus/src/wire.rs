@@ -1,13 +1,14 @@
 //! Frames of a call, encoded.
 
 use async_nats::Subject;
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use mesh_core::id::InstanceId;
 use mesh_proto::common;
 use mesh_proto::control::{NodeCall, NodeReply, NodeRequest, node_reply, node_request};
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost::{Message, length_delimiter_len};
 
+use crate::block;
 use crate::outbox::{Frame, Sender};
 use crate::slot::Live;
 use crate::slots::Ticket;
@@ -18,12 +19,10 @@ const CALL_INSTANCE: u32 = 1;
 const CALL_CALL: u32 = 2;
 
 fn encode(call_id: u64, body: node_request::Body) -> Bytes {
-    NodeRequest {
+    block::message(&NodeRequest {
         call_id,
         body: Some(body),
-    }
-    .encode_to_vec()
-    .into()
+    })
 }
 
 fn follow_up(live: &Live, index: usize, reply: Subject, body: node_request::Body) -> Frame {
@@ -54,18 +53,18 @@ fn begin(call_id: u64, instance: InstanceId, call: &common::Call, time_left_us: 
         call_id,
         body: None,
     };
-    let mut frame = Vec::with_capacity(head.encoded_len() + field(body));
-    head.encode_raw(&mut frame);
-    encode_key(CALL, WireType::LengthDelimited, &mut frame);
-    encode_varint(body as u64, &mut frame);
-    encode_key(CALL_INSTANCE, WireType::LengthDelimited, &mut frame);
-    encode_varint(instance.len() as u64, &mut frame);
-    frame.extend_from_slice(instance);
-    encode_key(CALL_CALL, WireType::LengthDelimited, &mut frame);
-    encode_varint(call_bytes as u64, &mut frame);
-    call.encode_raw(&mut frame);
-    rest.encode_raw(&mut frame);
-    frame.into()
+    block::frame(head.encoded_len() + field(body), |frame| {
+        head.encode_raw(frame);
+        encode_key(CALL, WireType::LengthDelimited, frame);
+        encode_varint(body as u64, frame);
+        encode_key(CALL_INSTANCE, WireType::LengthDelimited, frame);
+        encode_varint(instance.len() as u64, frame);
+        frame.put_slice(instance);
+        encode_key(CALL_CALL, WireType::LengthDelimited, frame);
+        encode_varint(call_bytes as u64, frame);
+        call.encode_raw(frame);
+        rest.encode_raw(frame);
+    })
 }
 
 /// The frame that begins a call.
@@ -130,7 +129,7 @@ pub(crate) fn echo(live: &Live, index: usize, reply: Subject) -> Frame {
             call_id: live.call_id,
             begins: false,
         }),
-        ..Frame::to(&reply, echo.encode_to_vec())
+        ..Frame::to(&reply, block::message(&echo))
     }
 }
 
@@ -161,5 +160,5 @@ pub(crate) fn credit_reply(call_id: u64, chunks: u32) -> Bytes {
         body: Some(node_reply::Body::Credit(credit)),
         chunks_before: 0,
     };
-    reply.encode_to_vec().into()
+    block::message(&reply)
 }

@@ -21,13 +21,13 @@ pub(super) struct Refused {
 }
 
 impl Plane {
-    /// Takes a call, or says why not.
+    /// Takes a call that came and shall have ended at these times, or says why not.
     pub(super) fn begin_call(
         &self,
         instance: InstanceId,
         mut call: Taken,
         reply: ReplyPath,
-        deadline: Instant,
+        (started, deadline): (Instant, Instant),
     ) -> Result<(SessionKey, u64), Box<Refused>> {
         let config = &self.shared.config;
         let mut state = self.lock();
@@ -66,7 +66,6 @@ impl Plane {
             ReplyPath::Bus(key) => Some(key.clone()),
             ReplyPath::Local(_) => None,
         };
-        let started = Instant::now();
         let in_flight = InFlight {
             reply,
             deadline,

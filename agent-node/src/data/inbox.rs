@@ -61,9 +61,9 @@ impl Plane {
     fn take_call(&self, caller: CallerKey, node_call: NodeCall) {
         match checked(node_call) {
             Ok((instance, call, time_left)) => {
-                let deadline = Instant::now() + time_left;
+                let now = Instant::now();
                 let reply = ReplyPath::Bus(caller);
-                if let Err(refused) = self.begin_call(instance, call, reply, deadline)
+                if let Err(refused) = self.begin_call(instance, call, reply, (now, now + time_left))
                     && let ReplyPath::Bus(caller) = &refused.reply
                 {
                     self.refuse(caller, refused.error);

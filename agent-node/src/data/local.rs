@@ -179,7 +179,12 @@ impl LocalHost for Plane {
             upload,
         };
         let reply = ReplyPath::Local(Box::new(reply));
-        let begun = self.begin_call(instance, Taken::Whole(Box::new(call)), reply, deadline);
+        let begun = self.begin_call(
+            instance,
+            Taken::Whole(Box::new(call)),
+            reply,
+            (Instant::now(), deadline),
+        );
         let (key, id) = begun.map_err(|refused| refused.error)?;
         // It is set once, here.
         let _ = waker.call.set((key, id));

@@ -105,7 +105,7 @@ async fn share(url: &str, subject: &str, sockets: &[&str]) -> anyhow::Result<()>
         let mut answers = clients::open_stream(socket, taken).await?;
         streams.push((waiting.clone(), frames));
         let client = client.clone();
-        tasks.spawn_local(async move {
+        tasks.spawn(async move {
             while let Some((id, payload)) = answers.message().await? {
                 let reply = waiting
                     .lock()

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use harness::mesh::{Mesh, Plan};
-use harness::process;
+use harness::{load, process};
 
 use crate::bare;
 use crate::caller::Caller;
@@ -14,6 +14,9 @@ use crate::side::{Bench, PAYLOAD, Side, Targets};
 
 const COUNTS: [usize; 4] = [1, 2, 4, 8];
 const IN_FLIGHT: usize = 256;
+
+/// A ratio that is no more than so many times another is taken for the same.
+const FLAT: f64 = 1.15;
 
 /// Plugins `wide-n` have n instances on the first of eight agents, plugins `far-n` one on each of n
 /// agents. Beside them: one composition with n echoes, and n compositions with one each.
@@ -28,15 +31,11 @@ pub async fn scale(bench: &mut Bench) -> anyhow::Result<()> {
         pids.push(agent.pid());
         pids.extend(process::descendants(agent.pid()));
     }
-    let targets = Targets {
-        throughput: Some(Target::RatioAtLeast(0.8)),
-        cpu: Some(Target::RatioAtMost(1.3)),
-        ..Targets::default()
-    };
     for (kind, id) in [("wide", "scale.instances"), ("far", "scale.agents")] {
         if !bench.wants(id) {
             continue;
         }
+        let mut alone = None;
         for count in COUNTS {
             let plugin = if count == 1 {
                 "wide-1"
@@ -54,6 +53,14 @@ pub async fn scale(bench: &mut Bench) -> anyhow::Result<()> {
             };
             let (bare, _parts) = compositions(bench, &mesh, middles, echoes).await?;
             let (ours, bare) = bench.turns(IN_FLIGHT, &ours, &bare).await;
+            // What it costs beside the bare parts when there is one of each: that shall not grow.
+            let ratio = load::median(&ours).cpu_us / load::median(&bare).cpu_us;
+            let targets = Targets {
+                cpu: alone
+                    .map(|alone: f64| Target::RatioAtMost((alone * FLAT * 100.0).round() / 100.0)),
+                ..Targets::default()
+            };
+            alone.get_or_insert(ratio);
             let case = format!("{count}, {IN_FLIGHT} in flight");
             bench.calls(id, &case, &ours, &bare, targets);
         }
