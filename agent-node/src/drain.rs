@@ -75,8 +75,8 @@ impl Drain {
         let idle = instances
             .iter()
             .map(|(instance, _)| self.plane.idle(*instance));
-        // The grace is over: each of them says so below.
-        let _ = timeout_at(deadline, futures::future::join_all(idle)).await;
+        // Those that do not end in half of the grace leave the other plugins the rest to tidy up.
+        let _ = timeout_at(deadline - self.grace / 2, futures::future::join_all(idle)).await;
         let drains = instances
             .into_iter()
             .map(|(instance, supervised)| self.finish(instance, !supervised, deadline));

@@ -147,7 +147,7 @@ pub fn select(
             && !wish.avoid.contains(&row.route.instance)
     };
     let usable_rows = || rows.iter().filter(usable);
-    let versions = versions(table, &usable_rows, wish);
+    let versions = versions(table, &usable_rows, wish, signal);
     let candidates = || usable_rows().filter(|row| is_of(&versions, row));
     let chosen = match wish.key {
         Some(key) => with_key(&candidates, key, signal),
@@ -259,11 +259,13 @@ impl<'a> Draw<'a> {
 }
 
 /// The version of each plugin that gets the call, by a manifest of it; none when all rows share one
-/// manifest, as they nearly always do.
+/// manifest, as they nearly always do. A version of which all instances are silent or left out counts only
+/// when there is no other.
 fn versions<'a, I: Iterator<Item = &'a Provider>>(
     table: &Table,
     rows: &impl Fn() -> I,
     wish: &Wish<'_>,
+    signal: &dyn Fn(InstanceId) -> Signal,
 ) -> Vec<&'a Arc<Manifest>> {
     let Some(first) = rows().next() else {
         return Vec::new();
@@ -271,6 +273,20 @@ fn versions<'a, I: Iterator<Item = &'a Provider>>(
     if rows().all(|row| Arc::ptr_eq(&first.manifest, &row.manifest)) {
         return Vec::new();
     }
+    let is_well = |row: &&Provider| signal(row.route.instance).health < Health::Ejected;
+    let well = || rows().filter(is_well);
+    if well().next().is_some() {
+        versions_of(table, &well, wish)
+    } else {
+        versions_of(table, rows, wish)
+    }
+}
+
+fn versions_of<'a, I: Iterator<Item = &'a Provider>>(
+    table: &Table,
+    rows: &impl Fn() -> I,
+    wish: &Wish<'_>,
+) -> Vec<&'a Arc<Manifest>> {
     let mut newest: Vec<&Arc<Manifest>> = Vec::new();
     for row in rows() {
         let manifest = &row.manifest;

@@ -36,7 +36,9 @@ pub fn free() -> u16 {
 }
 
 fn next_block() -> Block {
-    let folder = std::env::temp_dir().join("plugmesh-test-ports");
+    // Each user has a folder of its own: what one has made, another can't open.
+    let user = rustix::process::getuid().as_raw();
+    let folder = std::env::temp_dir().join(format!("plugmesh-test-ports-{user}"));
     std::fs::create_dir_all(&folder).expect("a folder for the locks of ports");
     let first = fastrand::u16(0..BLOCKS);
     let lock = |number: u16| {

@@ -87,9 +87,11 @@ impl OwnCalls {
             sequence: 0,
             messages: messages.clone(),
         };
-        let mut charge = Charge::new(&self.held);
-        charge.add(request.payload.len());
+        let payload = request.payload.len();
         let call = self.router.call(request);
+        // Not before: a call to a plugin beside it would find no room for the sake of its own payload.
+        let mut charge = Charge::new(&self.held);
+        charge.add(payload);
         let (abort, registration) = AbortHandle::new_pair();
         let run: BoxFuture<'static, u64> = Box::pin(answer.run(call));
         self.running.push(Abortable::new(run, registration));

@@ -146,6 +146,9 @@ async fn look_up(address: &str) -> Found {
         Err(_) => return Some(Err(format!("no name server answers within {CONNECT:?}"))),
     };
     let mut found: Vec<SocketAddr> = found.collect();
+    if found.is_empty() {
+        return Some(Err("the name has no address".to_owned()));
+    }
     // One name for several coordinators spreads those who ask over them.
     fastrand::shuffle(&mut found);
     Some(Ok(found))

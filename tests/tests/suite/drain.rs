@@ -25,9 +25,13 @@ async fn more_calls(clients: &Clients) {
 }
 
 /// A connection that the system had made and the gateway had not taken when it closed its port, or one that
-/// it closed as its client sent a request: there the client alone can tell that it is not known.
+/// it closed as its client sent a request: there the client alone can tell that it is not known. Or an agent
+/// that got no processor for so long that it was taken for gone, on a machine that is that busy.
 fn is_reset(end: &End) -> bool {
-    matches!(end, End::Failed { code, .. } if code == "gateway_lost")
+    let End::Failed { code, .. } = end else {
+        return false;
+    };
+    code == "gateway_lost" || code == "outcome_unknown"
 }
 
 #[tokio::test]
@@ -78,7 +82,10 @@ async fn no_call_is_lost_or_done_twice_while_parts_of_the_mesh_stop_in_order() {
         &bad[..bad.len().min(5)]
     );
     let resets = seen.records.iter().filter(|one| is_reset(&one.end)).count();
-    assert!(resets <= 4, "{resets} connections were reset");
+    assert!(
+        resets <= 4,
+        "{resets} calls with an honest end that is none"
+    );
     println!(
         "{resets} resets, {} calls, retries: {:?}",
         seen.records.len(),

@@ -192,11 +192,8 @@ async fn calls_to_an_agent_that_was_killed_end_within_a_second_or_are_answered_e
     mesh.agents[1].kill();
     judge(naps, sleeps, lost_at, SOON, "node-b has gone").await;
     calls_are_quick(&mesh).await;
-    for name in ["retries", "outlier_ejections"] {
-        let name = format!("plugmesh_router_{name}_total");
-        let shown = metric(&mesh.gateway, &name).await.unwrap();
-        assert!(shown > 0, "{name}");
-    }
+    let retries = metric(&mesh.gateway, "plugmesh_router_retries_total").await;
+    assert!(retries.unwrap() > 0);
 }
 
 #[tokio::test]
