@@ -447,23 +447,19 @@ fn a_key_leaves_its_instance_only_when_that_is_full_or_left_out() {
 #[test]
 fn a_version_that_is_silent_or_left_out_gives_way_to_another() {
     let table = table(&[("a", "1.0.0", "m", Active), ("a", "2.0.0", "n", Active)]);
-    for out in [Health::Ejected, Health::Silent] {
-        for seed in 0..20 {
-            let ask = |signals: &[(u64, Signal)]| {
-                let signals = signals.to_vec();
-                Ask {
-                    signals,
-                    seed,
-                    ..ASK
-                }
-                .of(&table)
-                .unwrap()
+    for (out, seed) in [(Health::Ejected, 1), (Health::Silent, 2)] {
+        let ask = |signals: Vec<(u64, Signal)>| {
+            let ask = Ask {
+                signals,
+                seed,
+                ..ASK
             };
-            assert_eq!(ask(&[]), 1);
-            assert_eq!(ask(&[(1, health(out))]), 0);
-            // Where there is nothing better, the newest it is.
-            assert_eq!(ask(&[(0, health(out)), (1, health(out))]), 1);
-        }
+            ask.of(&table).unwrap()
+        };
+        assert_eq!(ask(vec![]), 1);
+        assert_eq!(ask(vec![(1, health(out))]), 0);
+        // Where there is nothing better, the newest it is.
+        assert_eq!(ask(vec![(0, health(out)), (1, health(out))]), 1);
     }
 }
 
