@@ -72,7 +72,7 @@ async fn nats(url: &str) -> anyhow::Result<()> {
 async fn forward(url: &str, subject: &str, socket: &str) -> anyhow::Result<()> {
     let client = connect_nats(url).await?;
     let requests = client.subscribe(subject.to_owned()).await?;
-    let waiting: Arc<Mutex<slab::Slab<async_nats::Subject>>> = Arc::default();
+    let waiting = Waiting::default();
     let sent = waiting.clone();
     let frames = requests.filter_map(move |request| {
         let frame = request.reply.map(|reply| {
@@ -81,7 +81,19 @@ async fn forward(url: &str, subject: &str, socket: &str) -> anyhow::Result<()> {
         });
         std::future::ready(frame)
     });
-    let mut answers = clients::open_stream(socket, frames).await?;
+    let answers = clients::open_stream(socket, frames).await?;
+    pass_back(answers, waiting, client).await
+}
+
+/// Those who wait for the answer to a message, by its id.
+type Waiting = Arc<Mutex<slab::Slab<async_nats::Subject>>>;
+
+/// Takes the answers of a stream, each to whom it belongs.
+async fn pass_back(
+    mut answers: Streaming<(u64, Bytes)>,
+    waiting: Waiting,
+    client: async_nats::Client,
+) -> anyhow::Result<()> {
     while let Some((id, payload)) = answers.message().await? {
         let reply = waiting
             .lock()
@@ -99,22 +111,12 @@ async fn share(url: &str, subject: &str, sockets: &[&str]) -> anyhow::Result<()>
     let mut streams = Vec::new();
     let mut tasks = tokio::task::JoinSet::new();
     for socket in sockets {
-        let waiting: Arc<Mutex<slab::Slab<async_nats::Subject>>> = Arc::default();
+        let waiting = Waiting::default();
         let (frames, taken) = tokio::sync::mpsc::unbounded_channel();
         let taken = tokio_stream::wrappers::UnboundedReceiverStream::new(taken);
-        let mut answers = clients::open_stream(socket, taken).await?;
+        let answers = clients::open_stream(socket, taken).await?;
         streams.push((waiting.clone(), frames));
-        let client = client.clone();
-        tasks.spawn(async move {
-            while let Some((id, payload)) = answers.message().await? {
-                let reply = waiting
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(usize::try_from(id)?);
-                client.publish(reply, payload).await?;
-            }
-            anyhow::Ok(())
-        });
+        tasks.spawn(pass_back(answers, waiting, client.clone()));
     }
     let mut turns = streams.iter().cycle();
     while let Some(request) = requests.next().await {
