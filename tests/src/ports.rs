@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Mutex;
 
 /// Linux gives to connections what is above 32767, macOS what is above 49151.
@@ -36,9 +37,8 @@ pub fn free() -> u16 {
 }
 
 fn next_block() -> Block {
-    // Each user has a folder of its own: what one has made, another can't open.
-    let user = rustix::process::getuid().as_raw();
-    let folder = std::env::temp_dir().join(format!("plugmesh-test-ports-{user}"));
+    // In the clone, like all that is built: nothing is left elsewhere.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tmp/ports");
     std::fs::create_dir_all(&folder).expect("a folder for the locks of ports");
     let first = fastrand::u16(0..BLOCKS);
     let lock = |number: u16| {
@@ -54,4 +54,17 @@ fn next_block() -> Block {
     };
     let mut numbers = (0..BLOCKS).map(|step| (first + step) % BLOCKS);
     numbers.find_map(lock).expect("a block of ports")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_port_is_given_twice_and_all_are_below_those_of_connections() {
+        let ports: Vec<u16> = (0..250).map(|_| free()).collect();
+        let all: std::collections::BTreeSet<_> = ports.iter().collect();
+        assert_eq!(all.len(), ports.len());
+        assert!(ports.iter().all(|port| *port >= FIRST && *port < 32_768));
+    }
 }
