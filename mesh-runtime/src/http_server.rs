@@ -17,8 +17,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::Tasks;
 use crate::stall::StallGuard;
+use crate::{Tasks, net};
+
+/// Time that connections get to be made whose making had begun when the server was told to stop.
+const HANDSHAKES: Duration = Duration::from_millis(100);
 
 /// What one client may take.
 #[derive(Debug, Clone, Copy)]
@@ -108,24 +111,8 @@ pub async fn serve<S, B>(
             drop(permit);
         });
     };
-    let permits = Arc::new(Semaphore::new(limits.connections));
-    loop {
-        let accepted = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            () = ending.stop.cancelled() => break,
-            accepted = accepted => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => begin(stream, permit.ok()),
-            Err(error) => pause_after(&error).await,
-        }
-    }
-    // Clients may have sent requests on those that still wait in the system's queue, and could not tell
-    // what became of them if they broke with the listener.
+    accept(&listener, limits.connections, &ending.stop, &begin).await;
+    // Those that still wait in the system's queue would break with the listener.
     let Ok(listener) = listener.into_std() else {
         return;
     };
@@ -133,6 +120,38 @@ pub async fn serve<S, B>(
         let stream = stream.set_nonblocking(true).map(|()| stream);
         if let Ok(stream) = stream.and_then(TcpStream::from_std) {
             begin(stream, None);
+        }
+    }
+}
+
+/// Takes connections until `stop`, and those whose making had begun by then.
+async fn accept(
+    listener: &TcpListener,
+    connections: usize,
+    stop: &CancellationToken,
+    begin: impl Fn(TcpStream, Option<OwnedSemaphorePermit>),
+) {
+    let mut stopped = std::pin::pin!(async {
+        stop.cancelled().await;
+        match net::hold_off(listener) {
+            Ok(()) => tokio::time::sleep(HANDSHAKES).await,
+            Err(error) => tracing::debug!(%error, "clients can't be held off"),
+        }
+    });
+    let permits = Arc::new(Semaphore::new(connections));
+    loop {
+        let accepted = async {
+            // The semaphore is never closed.
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = &mut stopped => return,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => begin(stream, permit.ok()),
+            Err(error) => pause_after(&error).await,
         }
     }
 }
@@ -220,4 +239,60 @@ pub async fn speaks_in_time(stream: &TcpStream, limit: Duration) -> bool {
         }
     };
     tokio::time::timeout(limit, known).await.unwrap_or(false)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test may panic")]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+
+    /// Connections that were made, before none could be; each is to be answered.
+    fn ask_until_refused(address: std::net::SocketAddr) -> usize {
+        let mut asked = 0;
+        while let Ok(mut stream) = std::net::TcpStream::connect(address) {
+            let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{asked}: {answer}");
+            asked += 1;
+        }
+        asked
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_connection_that_was_made_is_served_while_a_server_stops() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let tasks = Tasks::new();
+        let server = {
+            let (tasks, stop) = (tasks.child(), stop.clone());
+            let ending = Ending {
+                stop,
+                close: CancellationToken::new(),
+            };
+            let router = Router::new().fallback(|| async { "well" });
+            let service = TowerToHyperService::new(router);
+            let limits = HttpLimits::default();
+            tokio::spawn(async move {
+                serve(listener, service, &tasks, ending, limits, Gauge::default()).await;
+                tasks
+            })
+        };
+        let clients: Vec<_> = (0..8)
+            .map(|_| tokio::task::spawn_blocking(move || ask_until_refused(address)))
+            .collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stop.cancel();
+        let served = server.await.unwrap();
+        let mut asked = 0;
+        for client in clients {
+            asked += client.await.unwrap();
+        }
+        assert!(asked > 8, "{asked}");
+        served.join(Duration::from_secs(5)).await;
+    }
 }

@@ -71,6 +71,38 @@ pub fn bind_tcp(address: SocketAddr, field: &str) -> Result<TcpListener, BindErr
     bind().map_err(|source| refused(address, field, source))
 }
 
+/// Lets no more connections to a listener begin; those that are being made and those that wait to be taken
+/// stay. Who begins one hears nothing, tries again after a second (RFC 6298), and by then is refused, as the
+/// listener is closed: so it knows that nothing was processed. Closing alone breaks those that the system
+/// made after the last one was taken, with requests on them perhaps.
+///
+/// # Errors
+/// The system has no such filter: only Linux does.
+#[cfg(target_os = "linux")]
+pub fn hold_off(listener: &TcpListener) -> io::Result<()> {
+    use socket2::{SockFilter, SockRef};
+    /// A classic BPF program over the TCP header (linux/filter.h).
+    const NO_NEW: [SockFilter; 5] = [
+        // The byte of flags, of which SYN and ACK count.
+        SockFilter::new(0x30, 0, 0, 13),
+        SockFilter::new(0x54, 0, 0, 0x12),
+        // SYN alone is dropped, all else is taken whole.
+        SockFilter::new(0x15, 0, 1, 0x02),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    SockRef::from(listener).attach_filter(&NO_NEW)
+}
+
+/// The same where there is no such filter.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub fn hold_off(_: &TcpListener) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 fn refused(address: SocketAddr, field: &str, source: io::Error) -> BindError {
     let flag = field.rsplit('.').next().unwrap_or(field).replace('_', "-");
     let env = crate::config::env_name(field);
@@ -133,5 +165,29 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("--attach-tcp"), "{error}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn connections_that_wait_are_kept_and_none_begins_once_clients_are_held_off() {
+        use std::time::Duration;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        use tokio::net::TcpStream;
+
+        let listener = bind_tcp("127.0.0.1:0".parse().unwrap(), "gateway.listen").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut early = TcpStream::connect(address).await.unwrap();
+        hold_off(&listener).unwrap();
+        let late = TcpStream::connect(address);
+        let late = tokio::time::timeout(Duration::from_millis(300), late).await;
+        assert!(late.is_err(), "{late:?}");
+        early.write_all(b"hello").await.unwrap();
+        let (mut taken, _) = listener.accept().await.unwrap();
+        let mut heard = [0; 5];
+        taken.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"hello");
+        drop(listener);
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -24,16 +24,6 @@ async fn more_calls(clients: &Clients) {
     .await;
 }
 
-/// A connection that the system had made and the gateway had not taken when it closed its port, or one that
-/// it closed as its client sent a request: there the client alone can tell that it is not known. Or an agent
-/// that got no processor for so long that it was taken for gone, on a machine that is that busy.
-fn is_reset(end: &End) -> bool {
-    let End::Failed { code, .. } = end else {
-        return false;
-    };
-    code == "gateway_lost" || code == "outcome_unknown"
-}
-
 #[tokio::test]
 async fn no_call_is_lost_or_done_twice_while_parts_of_the_mesh_stop_in_order() {
     let mut world = World::start(2, 1).await;
@@ -73,7 +63,7 @@ async fn no_call_is_lost_or_done_twice_while_parts_of_the_mesh_stop_in_order() {
     let bad: Vec<_> = seen
         .records
         .iter()
-        .filter(|record| record.end != End::Ok && !is_reset(&record.end))
+        .filter(|record| record.end != End::Ok)
         .collect();
     assert!(
         bad.is_empty(),
@@ -81,16 +71,7 @@ async fn no_call_is_lost_or_done_twice_while_parts_of_the_mesh_stop_in_order() {
         bad.len(),
         &bad[..bad.len().min(5)]
     );
-    let resets = seen.records.iter().filter(|one| is_reset(&one.end)).count();
-    assert!(
-        resets <= 4,
-        "{resets} calls with an honest end that is none"
-    );
-    println!(
-        "{resets} resets, {} calls, retries: {:?}",
-        seen.records.len(),
-        seen.retries
-    );
+    println!("{} calls, retries: {:?}", seen.records.len(), seen.retries);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
