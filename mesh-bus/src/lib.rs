@@ -28,6 +28,7 @@ mod driver;
 mod error;
 mod event;
 mod gather;
+mod line;
 mod link;
 mod load;
 pub mod memory;

@@ -70,7 +70,11 @@ impl PendingCall {
         if end {
             slots.close(self.index, self.call_id);
         }
+        let room = end && slots.looks_at_line();
         drop(slots);
+        if room {
+            self.shared.timer.notify_one();
+        }
         self.done = end;
         if let Some(frame) = credit {
             // A closed connection: the driver ends the call.
@@ -85,7 +89,13 @@ impl Drop for PendingCall {
         if self.done {
             return;
         }
-        let cancel = self.shared.slots().close(self.index, self.call_id);
+        let mut slots = self.shared.slots();
+        let cancel = slots.close(self.index, self.call_id);
+        let room = slots.looks_at_line();
+        drop(slots);
+        if room {
+            self.shared.timer.notify_one();
+        }
         if let Some(frame) = cancel {
             add(&self.shared.stats.cancelled, 1);
             // A closed connection: nobody is left to be told.

@@ -19,6 +19,7 @@ use prost::Message as _;
 use crate::config::BusLimits;
 use crate::event::CallOutput;
 use crate::gather::Gathered;
+use crate::line::Line;
 use crate::outbox::Frame;
 use crate::peers::{Peers, Verdict};
 use crate::slot::{Ask, Live, Step, Target};
@@ -71,9 +72,7 @@ pub(crate) struct Slots {
     /// Bytes of answers that are being put together.
     gathered: Gathered,
     /// Calls that wait with credit for their answers' parts until there are fewer.
-    line: VecDeque<(usize, u64)>,
-    /// The one of them that goes on all the same, so that there will be.
-    favoured: Option<(usize, u64)>,
+    line: Line,
     /// The driver has stopped: nothing would ever end a call.
     pub closed: bool,
 }
@@ -103,8 +102,7 @@ impl Slots {
             last_id: 0,
             uploads: VecDeque::new(),
             gathered: Gathered::default(),
-            line: VecDeque::new(),
-            favoured: None,
+            line: Line::default(),
             closed: false,
         }
     }
@@ -115,7 +113,14 @@ impl Slots {
     }
 
     pub fn next_due(&self) -> u64 {
-        self.next_due.min(self.peers.next_look())
+        self.next_due
+            .min(self.peers.next_look())
+            .min(self.line.due())
+    }
+
+    /// Whether the driver is to look at the line at once: a call that ended may have made room.
+    pub fn looks_at_line(&self) -> bool {
+        self.line.due() == 0
     }
 
     /// Gives a call a slot; `None` when there are too many.
@@ -206,6 +211,7 @@ impl Slots {
         let slot = self.slots.get_mut(index)?;
         let live = slot.live.take_if(|live| live.call_id == call_id)?;
         self.peers.end(live.peer);
+        self.line.gone();
         let cancel = (!live.has_ended())
             .then(|| wire::cancel(&live, slot.reply.clone(), "the caller gave the call up"));
         if live.leaves_echoes() {
@@ -265,7 +271,7 @@ impl Slots {
                         self.peers.heard(peer, now);
                     }
                     live.thrifty = self.gathered.bytes() >= limits.max_gathered
-                        && self.favoured != Some((index, live.call_id));
+                        && self.line.favoured(now) != Some((index, live.call_id));
                     live.on_reply(reply, now, &limits)
                 }
                 Ok(_) => {
@@ -279,22 +285,23 @@ impl Slots {
             }
         };
         self.after(index, step, effects);
-        self.next_in_line(effects);
+        self.next_in_line(now, effects);
     }
 
     /// Lets calls go on that waited with credit, as far as there is room for what they get.
-    fn next_in_line(&mut self, effects: &mut Effects) {
+    fn next_in_line(&mut self, now: u64, effects: &mut Effects) {
         let limits = self.limits;
         let mut room = limits.max_gathered.saturating_sub(self.gathered.bytes());
-        while let Some((index, call_id)) = self.line.front().copied() {
+        self.line.looked();
+        while let Some((index, call_id)) = self.line.first() {
             let runs = |live: &&mut Live| !live.has_ended();
-            let favoured = self.favoured;
+            let favoured = self.line.favoured(now);
             let goes_on =
                 favoured.is_some_and(|(index, id)| self.get(index, id).filter(runs).is_some());
             if room == 0 && goes_on {
                 return;
             }
-            self.line.pop_front();
+            self.line.leave_first();
             let Some(slot) = self.slots.get_mut(index) else {
                 continue;
             };
@@ -303,7 +310,7 @@ impl Slots {
                 continue;
             };
             if room == 0 {
-                self.favoured = Some((index, call_id));
+                self.line.favour((index, call_id), now);
             }
             let chunks = live.leaves_line(&limits) as usize;
             room = room.saturating_sub(chunks.saturating_mul(limits.chunk_bytes));
@@ -342,7 +349,7 @@ impl Slots {
             }
         }
         if live.joins_line() {
-            self.line.push_back((index, live.call_id));
+            self.line.join((index, live.call_id));
         }
         let owed = live.take_owed();
         if owed > 0 {
@@ -441,7 +448,7 @@ impl Slots {
         }
         self.next_due = self.due.iter().copied().min().unwrap_or(u64::MAX);
         // Some may have been given up.
-        self.next_in_line(effects);
+        self.next_in_line(now, effects);
     }
 
     /// Asks nodes that give no sign of life for one, and ends the calls to those that are lost.

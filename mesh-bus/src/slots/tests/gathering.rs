@@ -1,6 +1,7 @@
 //! Large results of many calls at once: what is put together stays within bounds, and each comes to its end.
 
 use super::*;
+use crate::line::TURN_US;
 
 /// Room for two and a half parts; each node may send four before it gets credit.
 fn narrow() -> Slots {
@@ -69,9 +70,25 @@ fn past_the_bound_one_answer_at_a_time_gets_credit_and_all_come_to_their_end() {
 fn a_call_that_is_given_up_makes_room_for_those_that_wait() {
     let mut slots = narrow();
     let (one, other) = crowded(&mut slots);
+    assert!(!slots.looks_at_line());
     close(&mut slots, &other);
+    assert!(slots.looks_at_line(), "nothing else may ever come");
     assert_eq!(slots.gathered.bytes(), 600);
     assert_eq!(credits(&sweep(&mut slots, 2)), [one.call_id]);
     close(&mut slots, &one);
     assert_eq!(slots.gathered.bytes(), 0);
+}
+
+#[test]
+fn an_answer_that_trickles_keeps_others_waiting_for_a_while_only() {
+    let mut slots = narrow();
+    let (one, _other) = crowded(&mut slots);
+    assert_eq!(slots.line.due(), 1 + TURN_US);
+    assert!(credits(&sweep(&mut slots, TURN_US)).is_empty());
+    assert_eq!(credits(&sweep(&mut slots, TURN_US + 1)), [one.call_id]);
+    assert_eq!(
+        slots.line.favoured(TURN_US + 1),
+        Some((one.index, one.call_id))
+    );
+    assert_eq!(slots.line.due(), u64::MAX);
 }
