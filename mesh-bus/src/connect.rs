@@ -17,11 +17,15 @@ use crate::error::BusError;
 /// Why a process that needs the bus is not ready, while there is no connection.
 pub const NOT_CONNECTED: &str = "the broker is not reachable (nats.url); trying again";
 
-/// A dead peer is noticed after about three of these.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A server that gives no sign of life for three of these is left for another; it may stand still with a call
+/// that has seconds.
+const PING_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long one server may take to greet the store: one that stands still takes connections, too.
-const GREETING: Duration = Duration::from_secs(1);
+/// How long one server may take to greet: one that stands still takes connections, too, while calls wait.
+const GREETING: Duration = Duration::from_millis(1_500);
+
+/// The same for the store, whose next server is tried by whoever asked for the connection.
+const STORE_GREETING: Duration = Duration::from_secs(1);
 
 /// What the library has told of a connection.
 #[derive(Debug, Default)]
@@ -154,6 +158,7 @@ impl Connector {
             .map_err(|error| bad_url(error.to_string()))?
             .retry_on_initial_connect()
             .client_capacity(queue)
+            .connection_timeout(GREETING)
             .event_callback(move |event| {
                 events.take(&event);
                 std::future::ready(())
@@ -174,7 +179,7 @@ impl Connector {
         self.options("-store")
             .map_err(|error| error.to_string())?
             .retain_servers_order()
-            .connection_timeout(GREETING)
+            .connection_timeout(STORE_GREETING)
             // Once around; whoever asked for the connection makes a new one after that.
             .max_reconnects(self.servers.len())
             .event_callback(move |event| {

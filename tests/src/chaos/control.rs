@@ -61,11 +61,6 @@ impl ControlFault {
         matches!(self, Self::StoreLeaderKill | Self::StoreLeaderStop)
     }
 
-    /// A broker stands still: what was given to it ends at its deadline.
-    pub fn stalls_calls(self) -> bool {
-        self == Self::StoreLeaderStop
-    }
-
     /// No change can arrive before it is mended.
     pub fn stops_changes(self) -> bool {
         self == Self::AllCoordinators
