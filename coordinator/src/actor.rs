@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -19,7 +19,7 @@ use mesh_engine::engine::{
 use mesh_engine::record::Key;
 use mesh_runtime::ReadyLatch;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -62,6 +62,8 @@ struct Running<S> {
     actor: Actor<S>,
     sessions: BTreeMap<SessionId, mpsc::Sender<ToAgent>>,
     requests: BTreeMap<RequestId, oneshot::Sender<Result<Outcome, MeshError>>>,
+    /// Who holds what: leases run while these wait. They come first.
+    urgent: VecDeque<Waiting>,
     waiting: VecDeque<Waiting>,
     writing: Writing,
     /// Why the registry is not current, as it was said last.
@@ -78,14 +80,19 @@ impl<S: Store> Actor<S> {
             actor: self,
             sessions: BTreeMap::new(),
             requests: BTreeMap::new(),
+            urgent: VecDeque::new(),
             waiting: VecDeque::new(),
             writing: FuturesUnordered::new(),
             said: None,
         };
         running.show();
         loop {
+            let due = running.actor.feed.due();
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    running.actor.feed.tell();
+                }
                 input = running.actor.inputs.recv() => match input {
                     Some(input) => running.take(input),
                     None => break,
@@ -113,7 +120,7 @@ impl<S: Store> Running<S> {
             while let Ok(input) = self.actor.inputs.try_recv() {
                 self.take(input);
             }
-            if self.waiting.is_empty() && self.writing.is_empty() {
+            if self.urgent.is_empty() && self.waiting.is_empty() && self.writing.is_empty() {
                 return;
             }
             tokio::select! {
@@ -177,7 +184,15 @@ impl<S: Store> Running<S> {
                 key,
                 value,
                 expected,
-            } => self.waiting.push_back(((write, key), value, expected)),
+            } => {
+                let queue = match &key {
+                    Key::Instance(_) | Key::Wish(_) | Key::Split(_) => &mut self.waiting,
+                    Key::Node(_) | Key::Coordinator(_) | Key::Lease | Key::Epoch => {
+                        &mut self.urgent
+                    }
+                };
+                queue.push_back(((write, key), value, expected));
+            }
             Command::Publish(update) => self.publish(update),
             Command::Welcome { session } => self.send(session, ToAgent::Welcome),
             Command::AskAnnounce { session } => self.send(session, ToAgent::AskAnnounce),
@@ -237,7 +252,8 @@ impl<S: Store> Running<S> {
 
     fn start_writes(&mut self) {
         while self.writing.len() < WRITES {
-            let Some((key, value, expected)) = self.waiting.pop_front() else {
+            let next = self.urgent.pop_front();
+            let Some((key, value, expected)) = next.or_else(|| self.waiting.pop_front()) else {
                 return;
             };
             let store = self.actor.store.clone();

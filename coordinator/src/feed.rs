@@ -1,41 +1,69 @@
 //! The published table and its last changes, for any number of followers.
 //!
-//! A follower asks for what comes after the revision that it has. It gets the next change, and when
-//! that is no longer kept (it lagged behind, or comes from elsewhere) the whole table. So nobody holds
-//! others up and nothing grows with a slow one. A revision that is older than the follower's own is
-//! never handed out.
+//! A follower asks for what comes after the revision that it has. It gets all changes since then as
+//! one, and when they are no longer kept (it lagged behind, or comes from elsewhere) the whole table. So
+//! nobody holds others up and nothing grows with a slow one. A revision that is older than the
+//! follower's own is never handed out.
+//!
+//! Telling everybody costs time by the number of followers. So a change is told at once after a quiet
+//! time, and those that follow on it together, at a pace that grows with that number. What is handed out
+//! is encoded once, for all who come from the same revision.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
 use mesh_core::revision::Revision;
 use mesh_core::table::{Table, TableUpdate};
 use mesh_proto::control;
+use mesh_proto::convert::written_update;
 use prost::Message;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How many changes are kept.
-const KEPT: usize = 1_024;
+const KEPT: usize = 16_384;
 
 /// How many bytes of changes are kept, as they are on the wire.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
 
-/// One change, ready for the wire.
+/// The pace is so much for each follower, about twice the processor time that it takes to tell one,
+/// and at least and at most this.
+const PACE: Duration = Duration::from_micros(50);
+const SHORTEST_PACE: Duration = Duration::from_millis(5);
+const LONGEST_PACE: Duration = Duration::from_secs(1);
+
+/// Encodings that are kept until the next change is told: followers come from few revisions.
+const ENCODINGS: usize = 16;
+
+/// One change.
 #[derive(Debug)]
 struct Delta {
     from: Revision,
+    /// Of the table that it continues.
+    digest: u64,
     to: Revision,
     bytes: usize,
-    wire: control::TableUpdate,
+    update: TableUpdate,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    table: Table,
-    /// Each continues the one before it.
+    /// As it was published last.
+    newest: Table,
+    /// As it was told last.
+    told: Table,
+    /// Each continues the one before it; the last ones may not be told yet.
     deltas: VecDeque<Arc<Delta>>,
     bytes: usize,
+    /// When it was told last.
+    told_at: Option<Instant>,
+    /// What leads from these revisions to what was told last; `None`: from nothing.
+    encodings: Vec<(Option<Revision>, Encoding)>,
 }
+
+type Encoding = Arc<OnceLock<Bytes>>;
 
 /// Where the table is published. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -44,11 +72,37 @@ pub(crate) struct Feed {
     revision: Arc<watch::Sender<Revision>>,
 }
 
-/// What a follower gets next.
-enum Next {
-    Delta(Arc<Delta>),
-    Snapshot(Table),
-    Nothing,
+/// The table that a follower has.
+#[derive(Debug, Clone, Copy)]
+struct Have {
+    revision: Revision,
+    /// 0: not known.
+    digest: u64,
+}
+
+impl Have {
+    fn is_the_same(self, digest: u64) -> bool {
+        self.digest == 0 || self.digest == digest
+    }
+}
+
+/// What leads a follower on, before it is encoded.
+enum Way {
+    Deltas(Vec<Arc<Delta>>),
+    Whole(Table),
+}
+
+impl Way {
+    fn encode(self) -> Bytes {
+        let update = match self {
+            Self::Whole(table) => table.to_snapshot(),
+            Self::Deltas(deltas) => {
+                let updates = deltas.iter().map(|delta| delta.update.clone());
+                updates.reduce(TableUpdate::and).unwrap_or_default()
+            }
+        };
+        written_update(update)
+    }
 }
 
 impl Feed {
@@ -65,36 +119,36 @@ impl Feed {
 
     /// The table as it was published last.
     pub(crate) fn table(&self) -> Table {
-        self.kept().table.clone()
+        self.kept().newest.clone()
     }
 
-    /// Publishes a change.
+    /// Publishes a change. It is told now or when [`Feed::due`] says.
     pub(crate) fn publish(&self, update: TableUpdate) {
         let mut kept = self.kept();
-        let from = kept.table.revision();
-        match kept.table.apply(&update) {
-            Ok(table) => kept.table = table,
+        let (from, digest) = (kept.newest.revision(), kept.newest.digest());
+        match kept.newest.apply(&update) {
+            Ok(table) => kept.newest = table,
             Err(error) => {
                 // The engine publishes in order: this would be its bug, and followers stay whole.
                 tracing::error!(%error, "a change of the table was not published: this is a bug");
                 return;
             }
         }
-        let (to, wire) = (update.to, control::TableUpdate::from(update));
-        let bytes = wire.encoded_len();
-        let delta = Delta {
-            from,
-            to,
-            bytes,
-            wire,
-        };
-        if from.epoch != to.epoch {
+        let to = update.to;
+        if from.epoch == to.epoch {
+            let bytes = control::TableUpdate::from(update.clone()).encoded_len();
+            kept.bytes += bytes;
+            kept.deltas.push_back(Arc::new(Delta {
+                from,
+                digest,
+                to,
+                bytes,
+                update,
+            }));
+        } else {
             // What others have of the epoch before may be something else: they get the whole table.
             kept.deltas.clear();
             kept.bytes = 0;
-        } else {
-            kept.bytes += bytes;
-            kept.deltas.push_back(Arc::new(delta));
         }
         while kept.deltas.len() > KEPT || kept.bytes > KEPT_BYTES {
             let Some(oldest) = kept.deltas.pop_front() else {
@@ -102,38 +156,99 @@ impl Feed {
             };
             kept.bytes = kept.bytes.saturating_sub(oldest.bytes);
         }
+        let pace = self.pace();
+        let quiet = kept.told_at.is_none_or(|at| at.elapsed() >= pace);
         drop(kept);
-        self.revision.send_replace(to);
+        if quiet {
+            self.tell();
+        }
     }
 
-    fn after(&self, have: Option<Revision>) -> Next {
+    fn pace(&self) -> Duration {
+        let followers = u32::try_from(self.revision.receiver_count()).unwrap_or(u32::MAX);
+        (PACE.saturating_mul(followers)).clamp(SHORTEST_PACE, LONGEST_PACE)
+    }
+
+    /// When what was published shall be told, if it was not yet.
+    pub(crate) fn due(&self) -> Option<Instant> {
         let kept = self.kept();
-        let now = kept.table.revision();
-        if now == Revision::default() {
-            return Next::Nothing;
-        }
-        let Some(have) = have else {
-            return Next::Snapshot(kept.table.clone());
-        };
-        if have >= now {
-            return Next::Nothing;
-        }
-        let place = kept.deltas.binary_search_by_key(&have, |delta| delta.from);
-        match place.ok().and_then(|place| kept.deltas.get(place)) {
-            Some(delta) => Next::Delta(Arc::clone(delta)),
-            None => Next::Snapshot(kept.table.clone()),
-        }
+        let waits = kept.newest.revision() != kept.told.revision();
+        kept.told_at.filter(|_| waits).map(|at| at + self.pace())
     }
 
-    /// Follows the table from a revision on; `None`: from the start.
-    pub(crate) fn follow(&self, have: Option<Revision>) -> Follower {
+    /// Tells all followers what was published.
+    pub(crate) fn tell(&self) {
+        let mut kept = self.kept();
+        kept.told = kept.newest.clone();
+        kept.told_at = Some(Instant::now());
+        kept.encodings.clear();
+        let told = kept.told.revision();
+        drop(kept);
+        self.revision.send_replace(told);
+    }
+
+    /// What leads from what a follower has to what was told last, if that is newer.
+    fn after(&self, have: Option<Have>) -> Option<(Revision, Bytes)> {
+        let mut kept = self.kept();
+        let (told, digest) = (kept.told.revision(), kept.told.digest());
+        let nothing = told == Revision::default();
+        if nothing || have.is_some_and(|have| have.revision > told) {
+            return None;
+        }
+        if have.is_some_and(|have| have.revision == told && have.is_the_same(digest)) {
+            return None;
+        }
+        let place = have.and_then(|have| {
+            let place = kept
+                .deltas
+                .binary_search_by_key(&have.revision, |it| it.from);
+            let delta = kept.deltas.get(place.ok()?)?;
+            (delta.to <= told && have.is_the_same(delta.digest)).then_some(place.ok()?)
+        });
+        let from = have.filter(|_| place.is_some()).map(|have| have.revision);
+        let encoding = kept.encoding(from);
+        let way = encoding.get().is_none().then(|| kept.way(place));
+        drop(kept);
+        let encode = || way.map(Way::encode).unwrap_or_default();
+        Some((told, encoding.get_or_init(encode).clone()))
+    }
+
+    /// Follows the table from a revision on, of which the follower has the table with this digest (0:
+    /// not known); `None`: from the start.
+    pub(crate) fn follow(&self, have: Option<Revision>, digest: u64) -> Follower {
+        // Revision zero is an empty table that nobody published.
+        let have = have.filter(|have| *have != Revision::default());
         Follower {
             feed: self.clone(),
             revision: self.revision.subscribe(),
-            // Revision zero is an empty table that nobody published.
-            have: have.filter(|have| *have != Revision::default()),
+            have: have.map(|revision| Have { revision, digest }),
             greeted: false,
         }
+    }
+}
+
+impl Kept {
+    /// Where the encoding of what leads on from a revision is, or will be.
+    fn encoding(&mut self, from: Option<Revision>) -> Encoding {
+        let known = self.encodings.iter().find(|(known, _)| *known == from);
+        if let Some((_, encoding)) = known {
+            return Arc::clone(encoding);
+        }
+        let encoding = Encoding::default();
+        if self.encodings.len() < ENCODINGS {
+            self.encodings.push((from, Arc::clone(&encoding)));
+        }
+        encoding
+    }
+
+    /// The changes from this place on that were told; `None`: the whole table.
+    fn way(&self, place: Option<usize>) -> Way {
+        let Some(place) = place else {
+            return Way::Whole(self.told.clone());
+        };
+        let told = self.told.revision();
+        let deltas = self.deltas.range(place..);
+        Way::Deltas(deltas.take_while(|it| it.to <= told).cloned().collect())
     }
 }
 
@@ -142,39 +257,33 @@ impl Feed {
 pub(crate) struct Follower {
     feed: Feed,
     revision: watch::Receiver<Revision>,
-    have: Option<Revision>,
+    have: Option<Have>,
     /// The first update was handed out.
     greeted: bool,
 }
 
 impl Follower {
-    /// The next update, when there is one. The first one comes even when the follower's table is
-    /// the newest: then it is empty, and says just that. Safe to cancel; what is returned counts as
+    /// The next update, when there is one, encoded. The first one comes even when the follower's table
+    /// is the newest: then it is empty, and says just that. Safe to cancel; what is returned counts as
     /// handed out.
-    pub(crate) async fn next(&mut self) -> control::TableUpdate {
+    pub(crate) async fn next(&mut self) -> Bytes {
         loop {
             // Seen before it is looked at, so that no change is missed.
             let now = *self.revision.borrow_and_update();
-            match self.feed.after(self.have) {
-                Next::Delta(delta) => {
-                    self.have = Some(delta.to);
-                    self.greeted = true;
-                    return delta.wire.clone();
-                }
-                Next::Snapshot(table) => {
-                    self.have = Some(table.revision());
-                    self.greeted = true;
-                    return table.to_snapshot().into();
-                }
-                Next::Nothing if !self.greeted && self.have == Some(now) => {
-                    self.greeted = true;
-                    return control::TableUpdate::from(TableUpdate {
-                        from: Some(now),
-                        to: now,
-                        ..TableUpdate::default()
-                    });
-                }
-                Next::Nothing => {}
+            if let Some((revision, bytes)) = self.feed.after(self.have) {
+                // It comes from here.
+                let digest = 0;
+                self.have = Some(Have { revision, digest });
+                self.greeted = true;
+                return bytes;
+            }
+            if !self.greeted && self.have.is_some_and(|have| have.revision == now) {
+                self.greeted = true;
+                return written_update(TableUpdate {
+                    from: Some(now),
+                    to: now,
+                    ..TableUpdate::default()
+                });
             }
             // The sender lives in the feed that this one holds, so waiting can't fail.
             let _ = self.revision.changed().await;
@@ -193,7 +302,13 @@ mod tests {
     }
 
     fn change(feed: &Feed, sequence: u64) {
-        let from = feed.kept().table.revision();
+        publish(feed, sequence);
+        feed.tell();
+    }
+
+    /// It may be told later.
+    fn publish(feed: &Feed, sequence: u64) {
+        let from = feed.table().revision();
         feed.publish(TableUpdate {
             from: Some(from),
             to: at(sequence),
@@ -204,6 +319,7 @@ mod tests {
     /// From and to of the next update; the epoch is left out.
     fn next(follower: &mut Follower) -> Option<(Option<u64>, u64)> {
         let update = follower.next().now_or_never()?;
+        let update = control::TableUpdate::decode(update).unwrap();
         Some((
             update.from.map(|from| from.sequence),
             update.to.unwrap().sequence,
@@ -211,17 +327,16 @@ mod tests {
     }
 
     #[test]
-    fn a_new_follower_gets_the_whole_table_and_then_every_change() {
+    fn a_new_follower_gets_the_whole_table_and_then_what_has_changed_since() {
         let feed = Feed::new();
-        let mut follower = feed.follow(None);
+        let mut follower = feed.follow(None, 0);
         assert_eq!(next(&mut follower), None, "nothing is known yet");
         change(&feed, 5);
         change(&feed, 6);
         assert_eq!(next(&mut follower), Some((None, 6)));
         change(&feed, 7);
         change(&feed, 9);
-        assert_eq!(next(&mut follower), Some((Some(6), 7)));
-        assert_eq!(next(&mut follower), Some((Some(7), 9)));
+        assert_eq!(next(&mut follower), Some((Some(6), 9)));
         assert_eq!(next(&mut follower), None);
     }
 
@@ -231,20 +346,23 @@ mod tests {
         for sequence in 1..=5 {
             change(&feed, sequence);
         }
-        let mut follower = feed.follow(Some(at(3)));
-        assert_eq!(next(&mut follower), Some((Some(3), 4)));
-        assert_eq!(next(&mut follower), Some((Some(4), 5)));
-        let mut newest = feed.follow(Some(at(5)));
+        let mut follower = feed.follow(Some(at(3)), 0);
+        assert_eq!(next(&mut follower), Some((Some(3), 5)));
+        assert_eq!(next(&mut follower), None);
+        let mut newest = feed.follow(Some(at(5)), 0);
         assert_eq!(
             next(&mut newest),
             Some((Some(5), 5)),
             "it is told that it is the newest"
         );
         assert_eq!(next(&mut newest), None);
-        let mut stranger = feed.follow(Some(Revision {
-            epoch: 0,
-            sequence: 4,
-        }));
+        let mut stranger = feed.follow(
+            Some(Revision {
+                epoch: 0,
+                sequence: 4,
+            }),
+            0,
+        );
         assert_eq!(next(&mut stranger), Some((None, 5)));
     }
 
@@ -252,7 +370,7 @@ mod tests {
     fn who_is_further_gets_nothing_older_and_goes_on_when_it_is_passed() {
         let feed = Feed::new();
         change(&feed, 5);
-        let mut follower = feed.follow(Some(at(8)));
+        let mut follower = feed.follow(Some(at(8)), 0);
         assert_eq!(next(&mut follower), None);
         change(&feed, 8);
         assert_eq!(next(&mut follower), Some((Some(8), 8)));
@@ -265,7 +383,7 @@ mod tests {
         let feed = Feed::new();
         change(&feed, 1);
         change(&feed, 2);
-        let mut follower = feed.follow(Some(at(1)));
+        let mut follower = feed.follow(Some(at(1)), 0);
         let to = Revision {
             epoch: 2,
             sequence: 3,
@@ -275,14 +393,53 @@ mod tests {
             to,
             ..TableUpdate::default()
         });
+        feed.tell();
         assert_eq!(next(&mut follower), Some((None, 3)));
+    }
+
+    #[test]
+    fn what_follows_at_once_on_a_change_is_told_together_and_encoded_once() {
+        let feed = Feed::new();
+        change(&feed, 1);
+        let mut followers = [feed.follow(Some(at(1)), 0), feed.follow(Some(at(1)), 0)];
+        for sequence in 2..=9 {
+            publish(&feed, sequence);
+        }
+        assert!(feed.due().is_some());
+        assert!(
+            followers
+                .iter_mut()
+                .all(|it| next(it) != Some((Some(1), 9)))
+        );
+        feed.tell();
+        assert_eq!(feed.due(), None);
+        let told = followers.map(|mut it| it.next().now_or_never().unwrap());
+        assert_eq!(told[0].as_ptr(), told[1].as_ptr());
+        let update = control::TableUpdate::decode(told[0].clone()).unwrap();
+        assert_eq!(update.to, Some(at(9).into()));
+    }
+
+    #[test]
+    fn who_has_something_else_by_the_same_revision_gets_the_whole_table() {
+        let feed = Feed::new();
+        change(&feed, 1);
+        change(&feed, 2);
+        let digest = feed.table().digest();
+        assert_eq!(
+            next(&mut feed.follow(Some(at(1)), digest)),
+            Some((Some(1), 2))
+        );
+        for have in [1, 2] {
+            let mut other = feed.follow(Some(at(have)), digest + 1);
+            assert_eq!(next(&mut other), Some((None, 2)));
+        }
     }
 
     #[test]
     fn who_lags_behind_gets_the_whole_table_instead() {
         let feed = Feed::new();
         change(&feed, 1);
-        let mut slow = feed.follow(Some(at(1)));
+        let mut slow = feed.follow(Some(at(1)), 0);
         let _ = next(&mut slow);
         let changes = u64::try_from(KEPT).unwrap() + 10;
         for sequence in 2..changes {

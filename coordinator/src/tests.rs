@@ -28,6 +28,7 @@ use mesh_proto::control::{
 };
 use mesh_proto::{common, control, status};
 use mesh_runtime::{Context, HumanDuration};
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -38,7 +39,7 @@ use crate::store::{Follow, Store};
 use crate::{Config, RunConfig};
 
 /// The longest that a test waits for something.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A bucket in memory that can be lost, filled and emptied.
 #[derive(Debug, Clone, Default)]
@@ -309,6 +310,7 @@ impl Agent {
                 ..NodeRoute::default()
             }),
             table: None,
+            table_digest: 0,
         };
         self.send(agent_frame::Body::Hello(hello)).await;
     }

@@ -3,7 +3,7 @@
 mod chunks;
 mod snapshot;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -125,6 +125,47 @@ impl TableUpdate {
             && self.splits.is_empty()
             && self.removed_splits.is_empty()
     }
+
+    /// This update and the one that continues it, as one.
+    #[must_use]
+    pub fn and(self, next: Self) -> Self {
+        Self {
+            from: self.from,
+            to: next.to,
+            specs: later(self.specs, next.specs, &next.removed_specs, |(id, _)| id),
+            instances: later(
+                self.instances,
+                next.instances,
+                &next.removed_instances,
+                |route| &route.instance,
+            ),
+            nodes: later(self.nodes, next.nodes, &next.removed_nodes, |node| {
+                &node.node
+            }),
+            splits: later(self.splits, next.splits, &next.removed_splits, |split| {
+                &split.plugin
+            }),
+            removed_specs: union(self.removed_specs, next.removed_specs),
+            removed_instances: union(self.removed_instances, next.removed_instances),
+            removed_nodes: union(self.removed_nodes, next.removed_nodes),
+            removed_splits: union(self.removed_splits, next.removed_splits),
+        }
+    }
+}
+
+/// The newest row of each key that is left. What is put in after it was taken out stays: updates are
+/// applied with what is taken out first.
+fn later<T, K: Ord>(before: Vec<T>, after: Vec<T>, gone: &[K], key: impl Fn(&T) -> &K) -> Vec<T> {
+    let mut rows = before;
+    let newer: BTreeSet<&K> = after.iter().map(&key).chain(gone).collect();
+    rows.retain(|row| !newer.contains(key(row)));
+    rows.extend(after);
+    rows
+}
+
+fn union<K: Ord>(before: Vec<K>, after: Vec<K>) -> Vec<K> {
+    let all: BTreeSet<K> = before.into_iter().chain(after).collect();
+    all.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -246,7 +246,10 @@ impl Engine {
                 Key::Node(node) => self.node_stored(node, now),
                 Key::Instance(id) => self.sessions.coming.arrived(*id),
                 Key::Wish(_) | Key::Split(_) => self.wished_stored(&key),
-                Key::Coordinator(name) => self.coordinator_stored(name, now),
+                Key::Coordinator(name) => {
+                    self.coordinator_stored(name, now);
+                    self.twin_stored(name, now);
+                }
                 Key::Epoch => self.epoch_stored(epoch, now),
                 Key::Lease => self.lease_stored(now),
             }
@@ -293,9 +296,14 @@ impl Engine {
     }
 
     fn store_current(&mut self, now: Timestamp) {
-        let Some(Staging { epoch, registry }) = self.staging.take() else {
+        let Some(Staging {
+            epoch,
+            mut registry,
+        }) = self.staging.take()
+        else {
             return;
         };
+        registry.resolve();
         let before = std::mem::replace(&mut self.registry, registry);
         let new_bucket = self.epoch != 0 && self.epoch != epoch;
         self.store = StoreState::Current;

@@ -11,7 +11,7 @@ mod table;
 use std::fmt;
 
 pub use self::manifest::{capability_entries, draft};
-pub use self::table::{instance_phase, instance_state, table_update};
+pub use self::table::{instance_phase, instance_state, read_update, table_update, written_update};
 
 /// Why a wire message is no domain value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

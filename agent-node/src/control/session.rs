@@ -9,11 +9,12 @@ use std::time::Duration;
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::{InstanceId, MeshName, PluginName};
 use mesh_core::revision::Revision;
-use mesh_core::table::{ApplyError, NodeRoute, TableUpdate};
+use mesh_core::table::{ApplyError, NodeRoute};
 use mesh_proto::control::{
     self, AgentFrame, AgentHello, CoordinatorFrame, Directive, DirectiveAction, Heartbeat,
     InstanceRejected, TableAck, agent_frame, coordinator_frame,
 };
+use mesh_proto::convert::read_update;
 use mesh_proto::status::{from_status, stream_end};
 use mesh_runtime::Tasks;
 use mesh_runtime::coordinators::{Candidate, Search, TableStanding};
@@ -210,12 +211,13 @@ impl Control {
         let mut client = control::agent_sessions_client::AgentSessionsClient::new(channel)
             .max_decoding_message_size(MAX_UPDATE);
         let (outgoing, frames) = mpsc::channel(OUTGOING);
-        let revision = self.table.table().revision();
-        let known = !whole_table && revision != Revision::default();
+        let have = self.table.table();
+        let known = !whole_table && have.revision() != Revision::default();
         let hello = AgentHello {
             mesh: self.mesh.to_string(),
             node: Some(self.node.clone().into()),
-            table: known.then(|| revision.into()),
+            table: known.then(|| have.revision().into()),
+            table_digest: have.digest(),
         };
         // The queue is empty, so this does not wait.
         let _ = outgoing.send(frame(agent_frame::Body::Hello(hello))).await;
@@ -250,7 +252,7 @@ impl Control {
             };
             match body {
                 Some(coordinator_frame::Body::Table(update)) => {
-                    match self.apply(update, &mut states) {
+                    match self.apply(&update, &mut states) {
                         Ok(revision) => {
                             applied.send_replace(Some(revision));
                         }
@@ -270,12 +272,8 @@ impl Control {
     }
 
     /// Applies an update; gives the revision to acknowledge.
-    fn apply(
-        &self,
-        update: control::TableUpdate,
-        states: &mut States,
-    ) -> Result<Revision, MeshError> {
-        let update = TableUpdate::try_from(update).map_err(|error| {
+    fn apply(&self, update: &[u8], states: &mut States) -> Result<Revision, MeshError> {
+        let update = read_update(update, &self.table.table()).map_err(|error| {
             let text = format!("a table update of the coordinator can't be used: {error}");
             MeshError::new(ErrorCode::Internal, text)
         })?;

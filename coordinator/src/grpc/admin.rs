@@ -16,7 +16,9 @@ use mesh_proto::admin::{
     PluginChangeResponse, SetSplitRequest, UnloadPluginRequest, Upgrade, WatchRequest,
     WatchResponse, get_impact_request,
 };
+use mesh_proto::control;
 use mesh_proto::convert::WireError;
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -175,16 +177,16 @@ impl MeshAdmin for Services {
         let (services, stop) = (self.clone(), self.tasks.token());
         self.tasks.spawn("operator's watch", async move {
             let _following = services.metrics.following();
-            let mut follower = services.feed.follow(None);
+            let mut follower = services.feed.follow(None, 0);
             let watching = async {
                 loop {
                     let update = tokio::select! {
                         () = out.closed() => return,
                         update = follower.next() => update,
                     };
-                    let response = WatchResponse {
-                        update: Some(update),
-                    };
+                    // It was encoded here.
+                    let update = control::TableUpdate::decode(update).ok();
+                    let response = WatchResponse { update };
                     if out.send(Ok(response)).await.is_err() {
                         return;
                     }

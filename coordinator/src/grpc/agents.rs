@@ -63,6 +63,7 @@ impl Services {
             Some(agent_frame::Body::Hello(hello)) => hello,
             _ => return Err(violation("the first frame of a session is a hello")),
         };
+        let digest = hello.table_digest;
         let (node, table) = self.check_hello(hello)?;
         self.joining.may_join().await?;
         tracing::info!(node = %node.node, generation = %node.generation, "an agent joins");
@@ -103,7 +104,7 @@ impl Services {
             services: self,
             from_actor,
             refused,
-            follower: self.feed.follow(table),
+            follower: self.feed.follow(table, digest),
             out,
         };
         let ended = tokio::select! {

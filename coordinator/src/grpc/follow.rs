@@ -54,7 +54,7 @@ impl Services {
         if let Some(table) = table {
             self.handle.tell(Event::TableSeen { table }).await?;
         }
-        let mut follower = self.feed.follow(table);
+        let mut follower = self.feed.follow(table, hello.table_digest);
         // Reading goes on whatever the peer takes: acknowledgements are small and lead to nothing.
         let reading = async {
             loop {
@@ -76,9 +76,7 @@ impl Services {
                     () = out.closed() => return,
                     update = follower.next() => update,
                 };
-                let response = TableFeedResponse {
-                    table: Some(update),
-                };
+                let response = TableFeedResponse { table: update };
                 if out.send(Ok(response)).await.is_err() {
                     return;
                 }

@@ -229,13 +229,12 @@ async fn an_agent_gets_the_table_acknowledges_it_and_is_told_to_unload() {
     agent.announce(vec![ready(1, "time", &[])]).await;
     bench.until("time", InstanceState::Active).await;
     let revision = loop {
-        if let coordinator_frame::Body::Table(update) = agent.next().await.unwrap()
-            && update
-                .instances
-                .iter()
-                .any(|route| route.state() == InstanceState::Active)
-        {
-            break update.to;
+        if let coordinator_frame::Body::Table(update) = agent.next().await.unwrap() {
+            let update = control::TableUpdate::decode(update).unwrap();
+            let mut routes = update.instances.iter();
+            if routes.any(|route| route.state() == InstanceState::Active) {
+                break update.to;
+            }
         }
     };
     agent

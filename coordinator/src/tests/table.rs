@@ -14,6 +14,15 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) async fn open(bench: &Bench, mesh: &str, table: Option<Revision>) -> Self {
+        Self::open_with(bench, mesh, table, 0).await
+    }
+
+    async fn open_with(
+        bench: &Bench,
+        mesh: &str,
+        table: Option<Revision>,
+        table_digest: u64,
+    ) -> Self {
         let (requests, receiver) = mpsc::channel(4);
         let mut client = TableFeedClient::new(bench.channel.clone());
         let updates = client
@@ -25,6 +34,7 @@ impl Gateway {
             mesh: mesh.into(),
             name: "gateway".into(),
             table,
+            table_digest,
         });
         let gateway = Self { requests, updates };
         gateway.send(Some(hello)).await;
@@ -40,7 +50,10 @@ impl Gateway {
             .await
             .expect("in time")
         {
-            Ok(message) => Ok(message.expect("a message").table.expect("a table")),
+            Ok(message) => {
+                let update = message.expect("a message").table;
+                Ok(control::TableUpdate::decode(update).expect("an update"))
+            }
             Err(error) => Err(status::from_status(&error).to_string()),
         }
     }
@@ -68,6 +81,24 @@ async fn a_gateway_follows_from_nothing_and_goes_on_where_it_was() {
         assert!(update.from.is_some(), "only what is newer");
         table = table.apply(&update.try_into().unwrap()).unwrap();
     }
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_has_something_else_by_the_same_revision_gets_the_whole_table() {
+    let bench = Bench::start().await;
+    let agent = bench.agent("a", 7).await;
+    agent.announce(vec![ready(1, "time", &[])]).await;
+    bench.until("time", InstanceState::Active).await;
+    let mut gateway = Gateway::open(&bench, "default", None).await;
+    let update = gateway.next().await.unwrap();
+    let table = Table::default();
+    let table = table.apply(&update.try_into().unwrap()).unwrap();
+    let revision = Some(table.revision().into());
+    let mut same = Gateway::open_with(&bench, "default", revision, table.digest()).await;
+    assert_eq!(same.next().await.unwrap().from, revision);
+    let mut other = Gateway::open_with(&bench, "default", revision, table.digest() + 1).await;
+    assert_eq!(other.next().await.unwrap().from, None);
     bench.stop().await;
 }
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use mesh_core::error::MeshError;
 use mesh_core::revision::Revision;
-use mesh_core::table::{ApplyError, TableUpdate};
+use mesh_core::table::ApplyError;
 use mesh_proto::control::table_feed_client::TableFeedClient;
 use mesh_proto::control::{
     TableAck, TableFeedHello, TableFeedRequest, TableFeedResponse, table_feed_request,
 };
+use mesh_proto::convert::read_update;
 use mesh_proto::status::{from_status, stream_end};
 use mesh_runtime::coordinators::{Candidate, Search, TableStanding};
 use router::TableStore;
@@ -113,12 +114,11 @@ impl Follower {
                 }
             };
             let update = match next {
-                Ok(Some(TableFeedResponse { table: Some(table) })) => table,
-                Ok(Some(TableFeedResponse { table: None })) => continue,
+                Ok(Some(TableFeedResponse { table })) => table,
                 Ok(None) => return Ended::Lost("the coordinator closed the stream".to_owned()),
                 Err(status) => return Ended::Lost(stream_end(&status).to_string()),
             };
-            let update = match TableUpdate::try_from(update) {
+            let update = match read_update(&update, &self.store.table()) {
                 Ok(update) => update,
                 Err(error) => return Ended::Lost(MeshError::from(error).to_string()),
             };
@@ -150,12 +150,13 @@ impl Follower {
     ) -> Result<(mpsc::Sender<TableFeedRequest>, Streaming<TableFeedResponse>), String> {
         let channel = coordinator.connect().await?;
         let mut client = TableFeedClient::new(channel).max_decoding_message_size(MAX_UPDATE_BYTES);
-        let have = self.store.table().revision();
-        let table = (have != Revision::default() && !self.whole).then(|| have.into());
+        let have = self.store.table();
+        let known = have.revision() != Revision::default() && !self.whole;
         let hello = table_feed_request::Body::Hello(TableFeedHello {
             mesh: self.coordinators.mesh.to_string(),
             name: self.coordinators.name.to_string(),
-            table,
+            table: known.then(|| have.revision().into()),
+            table_digest: have.digest(),
         });
         let (send, receive) = mpsc::channel(16);
         send.try_send(request(hello))

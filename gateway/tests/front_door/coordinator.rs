@@ -12,6 +12,7 @@ use mesh_core::table::{InstanceRoute, Table, TableUpdate};
 use mesh_proto::admin::mesh_admin_server::{MeshAdmin, MeshAdminServer};
 use mesh_proto::control::table_feed_server::{TableFeed, TableFeedServer};
 use mesh_proto::control::{TableFeedRequest, TableFeedResponse};
+use mesh_proto::convert::written_update;
 use mesh_proto::{admin, status};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
@@ -123,7 +124,7 @@ impl TableFeed for Coordinator {
         let tables = WatchStream::new(self.table.subscribe());
         let updates = tables.map(|table| {
             Ok(TableFeedResponse {
-                table: Some(table.to_snapshot().into()),
+                table: written_update(table.to_snapshot()),
             })
         });
         Ok(Response::new(Box::pin(updates)))

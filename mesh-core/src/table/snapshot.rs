@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::chunks::ChunkMap;
 use super::{InstanceRoute, NodeRoute, SpecId, TableUpdate};
 use crate::capability::{Capability, CapabilityEntry};
+use crate::hash::{Fnv1a, spread};
 use crate::id::{InstanceId, NodeId, PluginName};
 use crate::manifest::Manifest;
 use crate::revision::Revision;
@@ -19,6 +22,8 @@ use crate::split::{Group, Split};
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     revision: Revision,
+    /// The sum of the hashes of all rows.
+    digest: u64,
     specs: ChunkMap<SpecId, Arc<Manifest>>,
     instances: ChunkMap<InstanceId, Arc<InstanceRoute>>,
     nodes: ChunkMap<NodeId, Arc<NodeRoute>>,
@@ -79,6 +84,13 @@ impl Table {
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// A digest of all rows: tables of one revision that differ in it are not the same. A store that was
+    /// replaced by an older copy gives out revisions a second time, and only this tells.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// All instances, by id, in every state.
@@ -232,23 +244,31 @@ impl Table {
             self.leave_index(*instance);
         }
         for spec in &update.removed_specs {
-            self.specs.remove(spec);
+            let gone = self.specs.remove(spec).map(|_| spec);
+            self.turn(gone, None);
         }
         for (id, manifest) in &update.specs {
-            self.specs.insert(id.clone(), Arc::clone(manifest));
+            // An id names one content.
+            let before = self.specs.insert(id.clone(), Arc::clone(manifest));
+            self.turn(before.map(|_| id), Some(id));
         }
         for instance in &update.removed_instances {
-            self.instances.remove(instance);
+            let gone = self.instances.remove(instance);
+            self.turn(gone.as_deref(), None);
         }
         for route in &update.instances {
-            self.instances
+            let before = self
+                .instances
                 .insert(route.instance, Arc::new(route.clone()));
+            self.turn(before.as_deref(), Some(route));
         }
         for node in &update.removed_nodes {
-            self.nodes.remove(node);
+            let gone = self.nodes.remove(node);
+            self.turn(gone.as_deref(), None);
         }
         for node in &update.nodes {
-            self.nodes.insert(node.node.clone(), Arc::new(node.clone()));
+            let before = self.nodes.insert(node.node.clone(), Arc::new(node.clone()));
+            self.turn(before.as_deref(), Some(node));
         }
         for instance in touched {
             self.enter_index(instance);
@@ -261,11 +281,14 @@ impl Table {
             return;
         }
         for plugin in &update.removed_splits {
-            self.splits.remove(plugin);
+            let gone = self.splits.remove(plugin);
+            self.turn(gone.as_deref(), None);
         }
         for split in &update.splits {
-            self.splits
+            let before = self
+                .splits
                 .insert(split.plugin.clone(), Arc::new(split.clone()));
+            self.turn(before.as_deref(), Some(split));
         }
         let mut groups: Vec<Group> = Vec::new();
         for group in self.splits().flat_map(|split| &split.groups) {
@@ -276,6 +299,19 @@ impl Table {
             }
         }
         self.groups = groups.into();
+    }
+
+    /// One row takes another's place in the digest.
+    fn turn<T: Serialize>(&mut self, before: Option<&T>, after: Option<&T>) {
+        let hash = |row: &T| {
+            let mut hash = Fnv1a::default();
+            hash.add_json(row);
+            spread(hash.value())
+        };
+        self.digest = self
+            .digest
+            .wrapping_sub(before.map_or(0, hash))
+            .wrapping_add(after.map_or(0, hash));
     }
 
     /// The nodes whose zone an update changes.

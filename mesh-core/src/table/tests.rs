@@ -243,17 +243,23 @@ proptest! {
         updates in proptest::collection::vec(proptest::collection::vec(change(), 0..6), 0..20),
     ) {
         let (mut model, mut table) = (Model::default(), Table::default());
+        let from = Some(table.revision());
+        let mut all = TableUpdate { from, ..TableUpdate::default() };
         for (place, changes) in updates.iter().enumerate() {
             let to = revision(place as u64 + 1);
             let update = model.update(changes, table.revision(), to);
+            all = all.and(update.clone());
             let before = table.revision();
             table = table.apply(&update).expect("continues");
             prop_assert!(table.revision() > before);
             model.check(&table);
         }
-        let scratch = Table::default().apply(&table.to_snapshot()).expect("a snapshot");
-        prop_assert_eq!(scratch.revision(), table.revision());
-        model.check(&scratch);
+        for whole in [&table.to_snapshot(), &all] {
+            let scratch = Table::default().apply(whole).expect("it leads from nothing");
+            prop_assert_eq!(scratch.revision(), table.revision());
+            prop_assert_eq!(scratch.digest(), table.digest());
+            model.check(&scratch);
+        }
     }
 
     #[test]

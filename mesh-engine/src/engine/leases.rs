@@ -5,7 +5,7 @@
 //! current and since this process last stood still. A node whose session another coordinator holds
 //! stays, unless that one is dead (`others`). Of those who see it so one decides (`office`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::Engine;
 use super::office::Office;
@@ -23,8 +23,8 @@ pub(super) struct Leases {
     pub absent: BTreeMap<NodeId, Timestamp>,
     /// How the sessions of nodes ended here, until that is recorded.
     pub partings: BTreeMap<NodeId, Parting>,
-    /// Other runs under this coordinator's name that were seen to write.
-    twins: BTreeSet<u64>,
+    /// Other runs under this coordinator's name that were seen to write, and when last.
+    pub twins: BTreeMap<u64, Timestamp>,
     pub others: Others,
     pub office: Office,
 }
@@ -36,7 +36,7 @@ impl Leases {
             last_tick: now,
             absent: BTreeMap::new(),
             partings: BTreeMap::new(),
-            twins: BTreeSet::new(),
+            twins: BTreeMap::new(),
             others: Others::default(),
             office: Office::default(),
         }
@@ -86,17 +86,24 @@ impl Engine {
         };
         let holder = stored.record.holder.clone();
         self.leases.out_of_sight(node, now);
-        // Older runs of this coordinator are dead; one that writes is another process.
         if let Some(holder) = holder
             && holder.coordinator == self.config.name
-            && holder.run != self.config.run
-            && self.leases.twins.insert(holder.run)
         {
-            self.warn(format!(
-                "two coordinators are called {}: give each its own name (coordinator.name)",
-                holder.coordinator
-            ));
+            self.run_seen(holder.run, now);
         }
+    }
+
+    /// A run under this coordinator's name was seen to write. Older runs of this coordinator are dead, but
+    /// what one wrote last may be stored late; one that goes on to write is another process.
+    pub(super) fn run_seen(&mut self, run: u64, now: Timestamp) {
+        if run == self.config.run || self.leases.twins.insert(run, now).is_some() {
+            return;
+        }
+        self.warn(format!(
+            "two coordinators are called {}: give each its own name (coordinator.name); right after a \
+             restart it may be but a late write",
+            self.config.name
+        ));
     }
 
     /// Whether a node that is out of sight has nobody who holds its session; a holder that has let so
@@ -110,7 +117,8 @@ impl Engine {
             // That it is closed is written first.
             Some(holder) if self.is_mine(holder) => false,
             Some(holder) if holder.coordinator == self.config.name => {
-                !self.leases.twins.contains(&holder.run)
+                let silent = |seen: &Timestamp| now.millis_since(*seen) > leases * self.lease_ms();
+                self.leases.twins.get(&holder.run).is_none_or(silent)
             }
             Some(holder) => self.is_dead(&holder.coordinator, absent, leases, now),
         }

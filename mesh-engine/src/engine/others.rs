@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::{Engine, StoreState};
-use crate::record::{CoordinatorRecord, Key};
+use crate::record::{CoordinatorRecord, Holder, Key};
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::NodeId;
 use mesh_core::revision::Timestamp;
@@ -33,15 +33,23 @@ impl Engine {
         let stored = self.registry.coordinators.get(name);
         let others = &mut self.leases.others;
         if *name == self.config.name {
+            // What another process of this name writes over it is not answered before its time.
             let own = stored.filter(|stored| stored.record.run == self.config.run);
-            others.own = own.map(|stored| {
+            if let Some(renewals) = own.map(|stored| stored.record.renewals) {
                 // What is told again was not written again.
-                let renewals = stored.record.renewals;
                 let known = others.own.filter(|(number, _)| *number == renewals);
-                known.unwrap_or((renewals, now))
-            });
+                others.own = Some(known.unwrap_or((renewals, now)));
+            }
         } else if stored.is_some() {
             others.renewed.insert(name.clone(), now);
+        }
+    }
+
+    /// The record of this coordinator's name changed: another run may have written it.
+    pub(super) fn twin_stored(&mut self, name: &NodeId, now: Timestamp) {
+        let stored = self.registry.coordinators.get(name);
+        if let Some(stored) = stored.filter(|_| *name == self.config.name) {
+            self.run_seen(stored.record.run, now);
         }
     }
 
@@ -65,9 +73,10 @@ impl Engine {
     /// judge it by that record, even those of which it does not know yet.
     fn has_others(&self) -> bool {
         let own = &self.config.name;
-        let held = |holder: &crate::record::Holder| holder.coordinator != *own;
+        let held = |holder: &Holder| holder.coordinator != *own;
         let mut nodes = self.registry.nodes.values();
         !self.registry.coordinators.is_empty()
+            || !self.leases.twins.is_empty()
             || nodes.any(|node| node.record.holder.as_ref().is_some_and(held))
     }
 
@@ -90,13 +99,20 @@ impl Engine {
     pub(super) fn tick_others(&mut self, now: Timestamp) {
         let own = self.config.name.clone();
         match self.store {
-            StoreState::Current if self.renewal(&own, now).is_some() => {
-                self.mark([Key::Coordinator(own)]);
+            StoreState::Current => {
+                if self.renewal(&own, now).is_some() {
+                    self.mark([Key::Coordinator(own)]);
+                }
+                if self.has_others() {
+                    // Writes that don't arrive are as bad as a lost store.
+                    self.end_sessions(&unrecorded(), !self.is_mute(now), now);
+                }
             }
-            StoreState::Current | StoreState::Starting => {}
+            StoreState::Starting => {}
             StoreState::Lost => {
                 let since = self.leases.others.leaving;
-                if since.is_some_and(|since| now.millis_since(since) > self.lease_ms()) {
+                let patience = self.lease_ms() / 2;
+                if since.is_some_and(|since| now.millis_since(since) > patience) {
                     self.end_sessions(&lost(), false, now);
                 } else if since.is_some() {
                     // Others see nobody hold these, and wait for no more than one lease.
@@ -104,6 +120,14 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether its own renewals have failed for so long that others will soon take it for dead.
+    fn is_mute(&self, now: Timestamp) -> bool {
+        let lease = self.lease_ms();
+        let own = self.leases.others.own;
+        now.millis_since(self.leases.judging_since) > lease / 4
+            && own.is_some_and(|(_, own)| now.millis_since(own) > 2 * lease)
     }
 
     /// Whether the holder of a node that is out of sight since `absent` has let so many leases pass.
@@ -131,9 +155,17 @@ impl Engine {
     }
 }
 
+fn unrecorded() -> MeshError {
+    MeshError::new(
+        ErrorCode::Disconnected,
+        "this coordinator can read the registry's store in NATS, but what it writes does not get there: join \
+         another one",
+    )
+}
+
 fn lost() -> MeshError {
     MeshError::new(
         ErrorCode::Disconnected,
-        "this coordinator has lost the registry's store in NATS for a whole lease: join another one",
+        "this coordinator has lost the registry's store in NATS for half a lease: join another one",
     )
 }

@@ -88,7 +88,8 @@ impl Engine {
         self.publisher.returning.is_some()
     }
 
-    fn all_returned(&self, returning: &Returning, now: Timestamp) -> bool {
+    /// Whether there is nobody to wait for any more.
+    fn all_returned(&self, returning: &mut Returning, now: Timestamp) -> bool {
         let returned = |node: &NodeId| {
             let Some(session) = self.sessions.of_node(node) else {
                 return false;
@@ -99,8 +100,14 @@ impl Engine {
             };
             session.announced && session.reported.keys().all(here)
         };
+        if let Some(nodes) = &mut returning.nodes {
+            // Who has come back is not looked at again.
+            while nodes.first().is_some_and(returned) {
+                nodes.pop_first();
+            }
+        }
         let nodes = returning.nodes.as_ref();
-        now >= returning.until || nodes.is_some_and(|nodes| nodes.iter().all(returned))
+        now >= returning.until || nodes.is_some_and(BTreeSet::is_empty)
     }
 
     pub(super) fn publish(&mut self, now: Timestamp) {
@@ -109,11 +116,11 @@ impl Engine {
         if self.store == StoreState::Starting || to <= from {
             return;
         }
-        if let Some(returning) = &self.publisher.returning {
-            if !self.all_returned(returning, now) {
-                return;
-            }
-            self.publisher.returning = None;
+        if let Some(mut returning) = self.publisher.returning.take()
+            && !self.all_returned(&mut returning, now)
+        {
+            self.publisher.returning = Some(returning);
+            return;
         }
         let mut update = TableUpdate {
             from: Some(from),

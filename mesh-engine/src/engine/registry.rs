@@ -76,7 +76,7 @@ pub(super) struct Changes {
 }
 
 /// What must be judged anew.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 struct Work {
     specs: BTreeSet<SpecId>,
     instances: BTreeSet<InstanceId>,
@@ -102,6 +102,8 @@ pub(super) struct Registry {
     pub unreadable: BTreeMap<Key, Unreadable>,
     /// Plugins that are to be unloaded.
     unloaded: BTreeSet<PluginName>,
+    /// While all is read from the start, nobody is judged: once is enough, when all are here.
+    deferred: Option<Work>,
     /// How often an instance or a description was judged.
     #[cfg(test)]
     pub judged: usize,
@@ -116,10 +118,12 @@ pub(super) struct Unreadable {
 }
 
 impl Registry {
-    /// An empty one, of a store that stands at this sequence.
+    /// An empty one, of a store that stands at this sequence. What it is filled with is judged by
+    /// [`Registry::resolve`].
     pub fn at(applied: u64) -> Self {
         Self {
             applied,
+            deferred: Some(Work::default()),
             ..Self::default()
         }
     }
@@ -279,7 +283,20 @@ impl Registry {
                 return;
             }
         }
-        self.judge(work, changes);
+        match &mut self.deferred {
+            Some(deferred) => {
+                deferred.specs.append(&mut work.specs);
+                deferred.instances.append(&mut work.instances);
+            }
+            None => self.judge(work, changes),
+        }
+    }
+
+    /// Judges all that was read from the start.
+    pub fn resolve(&mut self) {
+        if let Some(work) = self.deferred.take() {
+            self.judge(work, &mut Changes::default());
+        }
     }
 
     pub fn generation(&self, node: &NodeId) -> Option<Generation> {

@@ -105,6 +105,8 @@ pub struct Coordinator {
     pub engine: Engine,
     heard: usize,
     pub connected: bool,
+    /// Its writes are on their way and don't arrive.
+    pub stuck: bool,
     pub writes: VecDeque<(WriteId, Key, Option<Vec<u8>>, u64)>,
     pub table: Table,
     /// Commands but writes and publications, since they were last looked at.
@@ -146,6 +148,7 @@ impl World {
             engine: Engine::new(config, self.now),
             heard: 0,
             connected: false,
+            stuck: false,
             writes: VecDeque::new(),
             table: Table::default(),
             said: Vec::new(),
@@ -204,6 +207,9 @@ impl World {
     /// Carries out the oldest write of a coordinator.
     pub fn write_one(&mut self, number: usize) -> bool {
         let now = self.now;
+        if self.at(number).stuck {
+            return false;
+        }
         let Some((write, key, value, expected)) = self.at(number).writes.pop_front() else {
             return false;
         };

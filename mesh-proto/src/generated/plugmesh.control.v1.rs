@@ -375,6 +375,9 @@ pub struct AgentHello {
     /// The revision of the table that the agent has; absent: none.
     #[prost(message, optional, tag = "3")]
     pub table: ::core::option::Option<Revision>,
+    /// The digest of that table; 0: not said, and the revision alone is believed.
+    #[prost(uint64, tag = "70")]
+    pub table_digest: u64,
 }
 /// Announce lists all instances of a node.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -429,7 +432,7 @@ pub struct TableAck {
     pub revision: ::core::option::Option<Revision>,
 }
 /// CoordinatorFrame goes from the coordinator to an agent.
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CoordinatorFrame {
     /// What it says.
     #[prost(oneof = "coordinator_frame::Body", tags = "1, 2, 3, 4, 5")]
@@ -438,14 +441,15 @@ pub struct CoordinatorFrame {
 /// Nested message and enum types in `CoordinatorFrame`.
 pub mod coordinator_frame {
     /// What it says.
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Body {
         /// Answers the hello.
         #[prost(message, tag = "1")]
         Welcome(super::AgentWelcome),
-        /// A change of the table.
-        #[prost(message, tag = "2")]
-        Table(super::TableUpdate),
+        /// A change of the table: a TableUpdate. It is declared as bytes, which are the same on the wire, as
+        /// one encoding serves all who follow.
+        #[prost(bytes, tag = "2")]
+        Table(::prost::bytes::Bytes),
         /// An instance is refused; its agent ends its session with this error.
         #[prost(message, tag = "3")]
         Rejected(super::InstanceRejected),
@@ -528,13 +532,17 @@ pub struct TableFeedHello {
     /// The revision of the table that it has; absent: none.
     #[prost(message, optional, tag = "3")]
     pub table: ::core::option::Option<Revision>,
+    /// The digest of that table; 0: not said, and the revision alone is believed.
+    #[prost(uint64, tag = "70")]
+    pub table_digest: u64,
 }
 /// TableFeedResponse goes from the coordinator to a gateway.
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TableFeedResponse {
-    /// A change of the table.
-    #[prost(message, optional, tag = "1")]
-    pub table: ::core::option::Option<TableUpdate>,
+    /// A change of the table: a TableUpdate. It is declared as bytes, which are the same on the wire, as
+    /// one encoding serves all who follow.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub table: ::prost::bytes::Bytes,
 }
 /// InstancePhase is what an agent knows of an instance by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -5,6 +5,7 @@ use mesh_proto::control::{
     agent_sessions_server::{AgentSessions, AgentSessionsServer},
     coordinator_frame,
 };
+use mesh_proto::convert::written_update;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -160,6 +161,7 @@ impl Session {
     }
 
     pub(super) async fn send_table(&mut self, update: control::TableUpdate) {
+        let update = written_update(update.try_into().unwrap());
         self.send(coordinator_frame::Body::Table(update)).await;
     }
 

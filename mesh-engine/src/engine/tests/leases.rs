@@ -217,7 +217,7 @@ fn a_coordinator_that_lost_the_store_sends_its_agents_to_the_others_before_they_
     let mut world = with_calculator(2);
     pass_for(&mut world, &[0, 1], 2 * LEASE);
     world.disconnect(0);
-    pass_for(&mut world, &[0, 1], LEASE);
+    pass_for(&mut world, &[0, 1], LEASE / 2);
     assert_eq!(world.closed(0), []);
     pass_for(&mut world, &[0, 1], 2_000);
     let closed = world.closed(0);
@@ -239,7 +239,52 @@ fn who_is_not_recorded_when_the_store_is_lost_is_sent_on_before_the_others_judge
     world.open(0, 5, "b", 1);
     pass_for(&mut world, &[0, 1], LEASE / 4 + 2_000);
     let closed: Vec<u64> = world.closed(0).iter().map(|(id, _)| *id).collect();
-    assert_eq!(closed, [5], "the recorded one stays for a whole lease");
+    assert_eq!(closed, [5], "the recorded one stays for half a lease");
+}
+
+#[test]
+fn who_cannot_be_recorded_is_sent_on_before_the_others_judge() {
+    for coordinators in [1, 2] {
+        let mut world = with_calculator(coordinators);
+        pass_for(&mut world, &[0, coordinators - 1], 2 * LEASE);
+        world.at(0).stuck = true;
+        world.open(0, 5, "b", 1);
+        pass_for(&mut world, &[0, coordinators - 1], LEASE / 4 + 2_000);
+        let closed: Vec<u64> = world.closed(0).iter().map(|(id, _)| *id).collect();
+        let expected: &[u64] = if coordinators > 1 { &[5] } else { &[] };
+        assert_eq!(closed, expected, "of {coordinators}");
+    }
+}
+
+#[test]
+fn a_coordinator_whose_renewals_fail_sends_its_agents_on_before_it_is_taken_for_dead() {
+    let mut world = with_calculator(2);
+    pass_for(&mut world, &[0, 1], 2 * LEASE);
+    world.at(0).stuck = true;
+    pass_for(&mut world, &[0, 1], LEASE);
+    assert_eq!(world.closed(0), []);
+    pass_for(&mut world, &[0, 1], LEASE + 5_000);
+    let closed: Vec<u64> = world.closed(0).iter().map(|(id, _)| *id).collect();
+    assert_eq!(closed, [1]);
+    assert!(here(&world));
+}
+
+#[test]
+fn a_node_whose_holder_is_an_older_run_that_wrote_late_is_evicted_in_the_end() {
+    let mut world = with_calculator(1);
+    // Written before the restart, stored after it.
+    world.close(0, 1);
+    world.open(0, 2, "a", 7);
+    let late = world.store.told.iter().rev();
+    let late = late.clone().find(|it| it.key == "node.a").cloned().unwrap();
+    world.now.0 += 1_000;
+    world.start(0, "coordinator-0");
+    world.store.put(&late.key, late.value, world.now);
+    world.settle();
+    world.pass(2 * LEASE, &[]);
+    assert!(here(&world), "it may be another process");
+    world.pass(4 * LEASE, &[]);
+    assert!(!here(&world));
 }
 
 #[test]

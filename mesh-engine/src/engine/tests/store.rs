@@ -113,6 +113,7 @@ fn a_coordinator_that_starts_without_its_store_serves_agents_once_it_comes() {
         engine: Engine::new(config, world.now),
         heard: 0,
         connected: false,
+        stuck: false,
         writes: VecDeque::new(),
         table: Table::default(),
         said: Vec::new(),

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::feed::Have;
 use super::streams::{Down, Side, Up};
 use super::world::{Happening, Peer, Way, World};
 use crate::engine::tests::{manifest, node};
 use crate::engine::{Action, Change, Event, Operation, Report, RequestId};
 use mesh_core::id::{InstanceId, NodeId};
 use mesh_core::manifest::Manifest;
-use mesh_core::revision::{Revision, Timestamp};
+use mesh_core::revision::Timestamp;
 use mesh_core::state::Phase;
 use mesh_core::table::{Table, TableUpdate};
 
 const HEARTBEAT: u64 = 6_000;
+/// How long changes of the table wait until they are on disk, at the most.
+const KEEP: u64 = 1_000;
 
 pub struct Agent {
     pub name: NodeId,
@@ -27,6 +30,8 @@ pub struct Agent {
     welcome: bool,
     next: usize,
     pub table: Table,
+    /// As it is on disk.
+    disk: Table,
     pub says: BTreeMap<InstanceId, Report>,
     unloaded: Vec<Arc<Manifest>>,
 }
@@ -37,6 +42,8 @@ pub struct Gateway {
     stream: Option<u64>,
     next: usize,
     pub table: Table,
+    /// As it is on disk.
+    disk: Table,
 }
 
 impl Agent {
@@ -52,6 +59,7 @@ impl Agent {
             welcome: false,
             next: number,
             table: Table::default(),
+            disk: Table::default(),
             says: BTreeMap::new(),
             unloaded: Vec::new(),
         }
@@ -66,6 +74,7 @@ impl Gateway {
             stream: None,
             next: 0,
             table: Table::default(),
+            disk: Table::default(),
         }
     }
 }
@@ -82,10 +91,6 @@ fn plugins() -> Vec<Arc<Manifest>> {
     ]
 }
 
-fn have(table: &Table) -> Option<Revision> {
-    Some(table.revision()).filter(|it| *it != Revision::default())
-}
-
 impl World {
     pub fn start_agent(&mut self, number: usize) {
         let life = self.number();
@@ -98,6 +103,7 @@ impl World {
         agent.stream = None;
         agent.says.clear();
         agent.unloaded.clear();
+        self.reads_disk(Peer::Agent(number));
         self.tell(|| format!("agent {number} starts as generation {generation}"));
         for _ in 0..2 {
             self.starts_instance(number);
@@ -115,12 +121,69 @@ impl World {
 
     pub fn start_gateway(&mut self, number: usize) {
         let life = self.number();
-        // Its table is on disk.
         let gateway = &mut self.gateways[number];
         gateway.up = true;
         gateway.life = life;
         gateway.stream = None;
+        self.reads_disk(Peer::Gateway(number));
         self.after(10, Happening::PeerTries(Peer::Gateway(number), life));
+    }
+
+    /// Who starts has the table that is on disk, which may lag behind, or be of no use.
+    fn reads_disk(&mut self, peer: Peer) {
+        let broken = self.chance.percent(5);
+        let (table, disk, life) = self.table_of(peer);
+        if broken {
+            *disk = Table::default();
+        }
+        *table = disk.clone();
+        let revision = table.revision();
+        self.tell(|| format!("{peer:?} starts with table {revision}"));
+        self.invariants.forward.started(peer, revision);
+        self.after(KEEP, Happening::Keeps(peer, life));
+        self.after(KEEP, Happening::Calls(peer, life));
+    }
+
+    fn table_of(&mut self, peer: Peer) -> (&mut Table, &mut Table, u64) {
+        match peer {
+            Peer::Agent(number) => {
+                let agent = &mut self.agents[number];
+                (&mut agent.table, &mut agent.disk, agent.life)
+            }
+            Peer::Gateway(number) => {
+                let gateway = &mut self.gateways[number];
+                (&mut gateway.table, &mut gateway.disk, gateway.life)
+            }
+        }
+    }
+
+    fn runs_since(&self, peer: Peer, life: u64) -> bool {
+        match peer {
+            Peer::Agent(number) => self.agents[number].up && self.agents[number].life == life,
+            Peer::Gateway(number) => self.gateways[number].up && self.gateways[number].life == life,
+        }
+    }
+
+    /// The table is written to disk.
+    pub fn keeps(&mut self, peer: Peer, life: u64) {
+        if self.runs_since(peer, life) {
+            let (table, disk, _) = self.table_of(peer);
+            *disk = table.clone();
+            let wait = self.chance.within(KEEP / 4..KEEP);
+            self.after(wait, Happening::Keeps(peer, life));
+        }
+    }
+
+    /// Somebody calls what all can call.
+    pub fn calls(&mut self, peer: Peer, life: u64) {
+        if self.runs_since(peer, life) {
+            let seed = self.chance.next();
+            let table = self.table_of(peer).0.clone();
+            let checked = self.invariants.routes.called(peer, &table, seed);
+            self.check(checked);
+            let wait = self.chance.within(500..3_000);
+            self.after(wait, Happening::Calls(peer, life));
+        }
     }
 
     pub fn stop_gateway(&mut self, number: usize) {
@@ -174,12 +237,12 @@ impl World {
                 agent.welcome = false;
                 Up::Hello(
                     node(agent.name.as_str(), agent.generation),
-                    have(&agent.table),
+                    Have::of(&agent.table),
                 )
             }
             Peer::Gateway(number) => {
                 self.gateways[number].stream = Some(stream);
-                Up::Follow(have(&self.gateways[number].table))
+                Up::Follow(Have::of(&self.gateways[number].table))
             }
         };
         self.send(stream, hello);
@@ -246,10 +309,7 @@ impl World {
     }
 
     fn applies(&mut self, peer: Peer, update: &TableUpdate) {
-        let table = match peer {
-            Peer::Agent(number) => &mut self.agents[number].table,
-            Peer::Gateway(number) => &mut self.gateways[number].table,
-        };
+        let (table, _, _) = self.table_of(peer);
         let before = table.clone();
         let after = before.apply(update);
         if let Ok(after) = &after {

@@ -42,6 +42,8 @@ pub struct Coordinator {
     /// Writes take their time.
     pub slow_until: u64,
     pub following: Following,
+    /// The bucket that is read.
+    epoch: u64,
     /// The number of the subscription.
     pub subscription: u64,
     /// A change that the leader knows of, and when it was asked.
@@ -70,6 +72,7 @@ impl Coordinator {
             deaf_until: 0,
             slow_until: 0,
             following: Following::Broken,
+            epoch: 0,
             subscription: 0,
             awaited: None,
             missed: 0,
@@ -306,10 +309,18 @@ impl World {
             Key::Node(node) if deleted => self.check_eviction(node),
             _ => {}
         }
+        self.changed(key, &entry);
+        Ok(sequence)
+    }
+
+    /// The store has changed; all who have subscribed will hear of it.
+    pub fn changed(&mut self, key: &Key, entry: &Entry) {
+        let (revision, record) = (self.store.revision(), self.store.record(key));
+        let routes = &mut self.invariants.routes;
+        routes.stored(key, record.as_ref(), revision);
         for follower in 0..self.coordinators.len() {
             self.repeats(follower, entry.clone());
         }
-        Ok(sequence)
     }
 
     /// The bucket repeats a change to those who have subscribed.
@@ -383,6 +394,7 @@ impl World {
         }
         let at = self.store.last().saturating_sub(behind);
         let (epoch, last) = (self.store.epoch, at);
+        self.coordinators[number].epoch = epoch;
         self.step(number, Event::StoreReset { epoch, last });
         for entry in self.store.snapshot(at) {
             self.step(number, stored(entry));
@@ -437,7 +449,8 @@ impl World {
             return;
         }
         coordinator.missed = 0;
-        if last < position {
+        if last < position || coordinator.epoch != self.store.epoch {
+            // The bucket was made anew.
             self.breaks(number);
             return;
         }

@@ -1,7 +1,9 @@
 //! What breaks, and when it works again.
 
+use super::store::Bucket;
 use super::streams::Side;
 use super::world::{Happening, LEASE, Peer, ToCoordinator, Way, World};
+use crate::record::Key;
 
 /// Something that is broken.
 #[derive(Debug, Clone, Copy)]
@@ -191,11 +193,34 @@ impl World {
         self.tell(|| format!("the store goes back to {to}"));
         self.store.go_back(to);
         self.went_back = true;
-        self.invariants.store_went_back();
+        self.store_replaced();
+    }
+
+    /// The store is gone with all that was in it; there is a new one.
+    pub fn store_is_lost(&mut self) {
+        self.tell(|| "the store is lost".to_owned());
+        self.store = Bucket::new(self.now);
+        self.store_replaced();
+    }
+
+    fn store_replaced(&mut self) {
+        self.invariants.store_replaced(&self.store);
         self.store.up = false;
         self.mend_after(6_000, Fault::StoreDown);
         for number in 0..self.coordinators.len() {
             self.later(number, 0, ToCoordinator::Breaks);
+        }
+    }
+
+    /// Somebody deletes every key of the store but the office, which may be taken by two at once then.
+    pub fn store_is_emptied(&mut self) {
+        self.tell(|| "the store is emptied".to_owned());
+        for key in self.store.keys() {
+            if key != Key::Lease {
+                let deleted = self.store.write(&key, None, None, self.now).cloned();
+                let deleted = deleted.expect("it is not compared");
+                self.changed(&key, &deleted);
+            }
         }
     }
 }

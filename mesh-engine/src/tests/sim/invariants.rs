@@ -4,12 +4,15 @@ mod converged;
 mod evictions;
 mod forward;
 mod one_holder;
+mod routes;
 mod takeover;
 
+use super::store::Bucket;
 use crate::record::LeaseRecord;
 use evictions::Evictions;
 use forward::Forward;
 use one_holder::OneHolder;
+use routes::Routes;
 use takeover::Takeover;
 
 #[derive(Default)]
@@ -18,6 +21,7 @@ pub struct Invariants {
     takeover: Takeover,
     evictions: Evictions,
     pub forward: Forward,
+    pub routes: Routes,
 }
 
 impl Invariants {
@@ -35,10 +39,11 @@ impl Invariants {
         self.takeover.stored(before.as_ref(), &stored, now)
     }
 
-    /// What was told of the office is forgotten with the store.
-    pub fn store_went_back(&mut self) {
+    /// The store is another one. What was told of the office, and is not in it, is forgotten.
+    pub fn store_replaced(&mut self, store: &Bucket) {
         self.one_holder = OneHolder::default();
-        self.takeover = Takeover::default();
+        self.takeover.store_replaced(store.lease().as_ref());
+        self.routes.store_replaced(store);
     }
 
     pub fn evictions(&self) -> u64 {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::engine::WriteError;
 use crate::record::{Holder, Key, LeaseRecord, NodeRecord, Record};
 use mesh_core::id::NodeId;
+use mesh_core::revision::Revision;
 
 /// One change.
 #[derive(Debug, Clone)]
@@ -96,7 +97,26 @@ impl Bucket {
         }
     }
 
-    fn record(&self, key: &Key) -> Option<Record> {
+    /// What its newest change is called.
+    pub fn revision(&self) -> Revision {
+        let begun = self.newest.get(&Key::Epoch.to_string());
+        let begun = begun.and_then(|sequence| match self.record(&Key::Epoch)? {
+            Record::Epoch(record) => Some(record.epoch(*sequence)),
+            _ => None,
+        });
+        Revision {
+            epoch: self.epoch.max(begun.unwrap_or(0)),
+            sequence: self.last(),
+        }
+    }
+
+    /// The keys that have a value.
+    pub fn keys(&self) -> Vec<Key> {
+        let here = self.newest.iter().filter(|(_, sequence)| **sequence > 0);
+        here.filter_map(|(key, _)| key.parse().ok()).collect()
+    }
+
+    pub fn record(&self, key: &Key) -> Option<Record> {
         let sequence = self.newest.get(&key.to_string()).filter(|it| **it > 0)?;
         let entry = self.log.get(usize::try_from(*sequence - 1).ok()?)?;
         Record::decode(key, entry.value.as_ref()?).ok()

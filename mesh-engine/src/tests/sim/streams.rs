@@ -4,10 +4,10 @@
 use crate::record::Parting;
 use std::collections::VecDeque;
 
+use super::feed::Have;
 use super::world::{Happening, Peer, Way, World};
 use crate::engine::{Action, Event, Report, SessionId};
 use mesh_core::id::{InstanceId, PluginName};
-use mesh_core::revision::Revision;
 use mesh_core::table::{NodeRoute, TableUpdate};
 
 /// One end of a stream.
@@ -20,8 +20,8 @@ pub enum Side {
 /// What goes to a coordinator.
 #[derive(Debug)]
 pub enum Up {
-    Hello(NodeRoute, Option<Revision>),
-    Follow(Option<Revision>),
+    Hello(NodeRoute, Option<Have>),
+    Follow(Option<Have>),
     Announce(Vec<Report>),
     Report(Report),
     Gone(InstanceId),
@@ -51,7 +51,7 @@ pub struct Stream {
     pub joined: bool,
     /// The table may be sent.
     welcome: bool,
-    have: Option<Revision>,
+    have: Option<Have>,
 }
 
 impl World {
@@ -124,7 +124,10 @@ impl World {
                 return;
             };
             if let Some(stream) = self.streams.get_mut(&number) {
-                stream.have = Some(update.to);
+                stream.have = Some(Have {
+                    revision: update.to,
+                    digest: None,
+                });
             }
             self.say(SessionId(number), Down::Table(Box::new(update)));
         }
@@ -181,22 +184,23 @@ impl World {
                 self.refuse(session);
                 return;
             }
-            Up::Hello(node, table) => {
+            Up::Hello(node, have) => {
                 if let Some(stream) = self.streams.get_mut(&number) {
                     stream.joined = true;
-                    stream.have = table;
+                    stream.have = have;
                 }
+                let table = have.map(|have| have.revision);
                 Event::AgentOpened {
                     session,
                     node,
                     table,
                 }
             }
-            Up::Follow(table) => {
+            Up::Follow(have) => {
                 if let Some(stream) = self.streams.get_mut(&number) {
-                    stream.have = table;
+                    stream.have = have;
                 }
-                if let Some(table) = table {
+                if let Some(table) = have.map(|have| have.revision) {
                     self.step(coordinator, Event::TableSeen { table });
                 }
                 self.welcome(number);

@@ -58,6 +58,9 @@ pub enum Happening {
     PeerTries(Peer, u64),
     AgentBeats(usize, u64),
     AgentActs(usize),
+    /// One who runs since this life writes its table to disk, or calls.
+    Keeps(Peer, u64),
+    Calls(Peer, u64),
     Operates,
     Fails,
     Mends(Fault),
@@ -243,6 +246,8 @@ impl World {
             Happening::PeerTries(peer, life) => self.peer_tries(peer, life),
             Happening::AgentBeats(number, life) => self.agent_beats(number, life),
             Happening::AgentActs(number) => self.agent_acts(number),
+            Happening::Keeps(peer, life) => self.keeps(peer, life),
+            Happening::Calls(peer, life) => self.calls(peer, life),
             Happening::Operates => self.operates(),
             Happening::Fails => self.fails(),
             Happening::Mends(fault) => self.mends(fault),

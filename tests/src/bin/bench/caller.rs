@@ -10,8 +10,9 @@ use harness::mesh::Mesh;
 use mesh_bus::{Bus, BusConfig};
 use mesh_core::capability::Capability;
 use mesh_core::id::{MeshName, NodeId, PluginName};
-use mesh_core::table::TableUpdate;
+use mesh_core::table::{Table, TableUpdate};
 use mesh_proto::control;
+use mesh_proto::convert::read_update;
 use router::{CallRequest, Router, RouterConfig, TableStore};
 
 use crate::clients::{Call, call, channel, same_length};
@@ -78,7 +79,7 @@ async fn fetch_table(coordinator: &str) -> anyhow::Result<TableUpdate> {
     let hello = control::TableFeedHello {
         mesh: MeshName::default().to_string(),
         name: "bench".to_owned(),
-        table: None,
+        ..control::TableFeedHello::default()
     };
     let request = control::TableFeedRequest {
         body: Some(control::table_feed_request::Body::Hello(hello)),
@@ -87,6 +88,5 @@ async fn fetch_table(coordinator: &str) -> anyhow::Result<TableUpdate> {
         futures::StreamExt::chain(futures::stream::iter([request]), futures::stream::pending());
     let mut updates = feed.follow(requests).await?.into_inner();
     let update = updates.message().await?.context("a table")?;
-    let update = update.table.context("a table")?;
-    Ok(update.try_into()?)
+    Ok(read_update(&update.table, &Table::default())?)
 }

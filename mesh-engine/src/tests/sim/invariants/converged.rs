@@ -30,14 +30,15 @@ impl World {
             return Err("the tables are not what follows from the store".to_owned());
         }
         let agents = self.agents.iter().filter(|agent| agent.up);
-        let followers = agents.clone().map(|agent| &agent.table);
-        let mut followers = followers.chain(self.gateways.iter().map(|gateway| &gateway.table));
-        if let Some(follower) = followers.find(|follower| !is_same(follower, table)) {
-            return Err(format!(
-                "a follower has something else as revision {}, and {} is the newest",
-                follower.revision(),
-                table.revision()
-            ));
+        let followers = agents
+            .clone()
+            .map(|agent| (agent.name.as_str(), &agent.table));
+        let gateways = self.gateways.iter().map(|it| ("a gateway", &it.table));
+        for (who, follower) in followers.chain(gateways) {
+            if !is_same(follower, table) {
+                let (has, newest) = (follower.revision(), table.revision());
+                return Err(format!("{who} has table {has} and the newest is {newest}"));
+            }
         }
         let here: BTreeSet<&str> = table.nodes().map(|node| node.node.as_str()).collect();
         let up: BTreeSet<&str> = agents.clone().map(|agent| agent.name.as_str()).collect();

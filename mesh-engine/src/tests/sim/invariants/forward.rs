@@ -20,6 +20,7 @@ pub fn is_same(one: &Table, other: &Table) -> bool {
             .collect::<Vec<_>>()
     };
     one.revision() == other.revision()
+        && one.digest() == other.digest()
         && one.instances().eq(other.instances())
         && one.nodes().eq(other.nodes())
         && one.splits().eq(other.splits())
@@ -39,6 +40,11 @@ impl Forward {
         }
     }
 
+    /// A follower begins anew, with what it has on disk.
+    pub fn started(&mut self, peer: Peer, revision: Revision) {
+        self.applied.insert(peer, revision);
+    }
+
     /// A follower has taken an update, or not.
     pub fn applied(
         &mut self,
@@ -52,7 +58,9 @@ impl Forward {
             Err(error) => return Err(format!("{peer:?} was given what it refuses: {error}")),
         };
         let newest = self.applied.entry(peer).or_default();
-        if after.revision() <= before.revision() || after.revision() <= *newest {
+        // The whole table of the same revision comes only where something else was there.
+        let again = after.revision() == before.revision() && after.digest() != before.digest();
+        if (after.revision() <= before.revision() && !again) || after.revision() < *newest {
             return Err(format!("the table of {peer:?} did not go forward"));
         }
         *newest = after.revision();
