@@ -245,8 +245,8 @@ impl Bus {
         self.shared.carry_out(&mut effects);
     }
 
-    /// The nodes whose calls were ended because no sign of life came of them, and none came since: of
-    /// whoever else serves a call, these are the last choice.
+    /// The nodes whose calls were ended because no sign of life came of them, and none came since; and those
+    /// that seem to be silent as well. Of whoever serves a call, these are the last choice.
     #[must_use]
     pub fn lost_nodes(&self) -> Vec<(NodeId, Generation)> {
         self.shared.slots().peers.lost()

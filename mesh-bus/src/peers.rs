@@ -81,10 +81,18 @@ pub(crate) enum Verdict {
 }
 
 impl Peer {
+    /// A sign of life, or a reason to do without one. True: it is avoided no more.
     fn heard(&mut self, now: u64) -> bool {
+        let avoided = self.is_avoided();
         self.heard = now;
         self.question = Question::None;
-        std::mem::take(&mut self.lost)
+        self.lost = false;
+        avoided
+    }
+
+    /// Whether calls are better sent elsewhere: it was silent, or seems to be.
+    fn is_avoided(&self) -> bool {
+        self.lost || self.question == Question::Echoed
     }
 
     fn look(&mut self, now: u64) -> Option<Verdict> {
@@ -140,9 +148,10 @@ impl Peers {
         Arc::clone(&self.changes)
     }
 
-    /// The nodes whose calls were ended for want of a sign of life, and that gave none since.
+    /// The nodes whose calls were ended for want of a sign of life, and that gave none since; and those that
+    /// seem to be silent as well.
     pub fn lost(&self) -> Vec<(NodeId, Generation)> {
-        let lost = self.peers.iter().filter(|(_, peer)| peer.lost);
+        let lost = self.peers.iter().filter(|(_, peer)| peer.is_avoided());
         lost.map(|(_, peer)| (peer.node.clone(), peer.generation))
             .collect()
     }
@@ -164,10 +173,15 @@ impl Peers {
         };
         peer.calls += 1;
         if peer.calls == 1 {
+            let avoided = peer.is_avoided();
             peer.heard = peer.heard.max(now);
             peer.question = Question::None;
             peer.look_at = peer.heard + QUIET_US;
+            let changed = avoided != peer.is_avoided();
             self.next_look = self.next_look.min(peer.look_at);
+            let subject = peer.subject.clone();
+            self.changed_if(changed);
+            return (index, subject);
         }
         (index, peer.subject.clone())
     }
@@ -208,7 +222,7 @@ impl Peers {
         let (by_node, mut changed) = (&self.by_node, false);
         self.peers.retain(|index, peer| {
             let keep = peer.calls > 0 || by_node.get(&peer.node) == Some(&index);
-            changed |= !keep && peer.lost;
+            changed |= !keep && peer.is_avoided();
             keep
         });
         self.changed_if(changed);
@@ -252,8 +266,10 @@ impl Peers {
         if let Some(peer) = self.peers.get_mut(index)
             && peer.question == Question::Asked
         {
+            let changed = !peer.is_avoided();
             peer.question = Question::Echoed;
             peer.look_at = now + ANSWER_US;
+            self.changed_if(changed);
         }
     }
 
@@ -271,11 +287,15 @@ impl Peers {
 
     /// The connection is new: what was said may have been lost on both sides.
     pub fn reconnected(&mut self, now: u64) {
+        let mut changed = false;
         for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.calls > 0) {
+            let avoided = peer.is_avoided();
             peer.question = Question::None;
             peer.heard = peer.heard.max(now + VERIFY_US - QUIET_US);
             peer.look_at = now + VERIFY_US;
+            changed |= avoided != peer.is_avoided();
         }
+        self.changed_if(changed);
     }
 
     /// Looks at those whose time it is. `up`: there is a connection.
@@ -286,6 +306,7 @@ impl Peers {
         let (mut next, mut changed) = (u64::MAX, false);
         for (index, peer) in &mut self.peers {
             if peer.look_at <= now {
+                let avoided = peer.is_avoided();
                 if !up {
                     peer.question = Question::None;
                     peer.look_at = now + QUIET_US;
@@ -295,11 +316,11 @@ impl Peers {
                         peer.question = Question::None;
                         peer.heard = now;
                         peer.look_at = now + QUIET_US;
-                        changed |= !peer.lost;
                         peer.lost = true;
                     }
                     found(index, &peer.node, verdict);
                 }
+                changed |= avoided != peer.is_avoided();
             }
             next = next.min(peer.look_at);
         }
@@ -364,6 +385,24 @@ mod tests {
         world.beacon(2_000);
         assert!(world.peers.lost().is_empty());
         assert_eq!(world.changes(), 2);
+    }
+
+    #[test]
+    fn a_node_that_seems_silent_is_avoided_before_its_calls_are_ended() {
+        let mut world = World::new(0);
+        assert_eq!(world.looks(0, 300, false), [(300, Verdict::Ask)]);
+        assert!(world.peers.lost().is_empty(), "the broker may be slow");
+        world.peers.echoed(world.peer, 301 * MS);
+        assert_eq!(world.peers.lost(), [(world.node.clone(), Generation(1))]);
+        assert_eq!(world.changes(), 1);
+        world.beacon(400);
+        assert!(world.peers.lost().is_empty());
+        assert_eq!(world.changes(), 2);
+        // A connection that is lost says nothing of the node.
+        world.looks(400, 710, true);
+        assert_eq!((world.peers.lost().len(), world.changes()), (1, 3));
+        world.peers.reconnected(720 * MS);
+        assert_eq!((world.peers.lost().len(), world.changes()), (0, 4));
     }
 
     #[test]

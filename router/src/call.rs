@@ -101,7 +101,7 @@ impl CallStream {
             if self.request.messages.is_some() && !selected.client_streaming {
                 return Some(self.takes_no_messages(&selected));
             }
-            if self.is_better_refused(last.as_ref(), selected.instance, now)
+            if self.is_better_kept(last.as_ref(), selected.instance, now)
                 || !self.takes_a_retry(&mut last, now)
             {
                 return last;
@@ -162,16 +162,15 @@ impl CallStream {
             && now < self.deadline
     }
 
-    /// Whether a call that was provably not processed keeps that error, for all that is left gives no sign
-    /// of life: there it would be lost.
-    fn is_better_refused(
-        &self,
-        last: Option<&MeshError>,
-        instance: InstanceId,
-        now: Instant,
-    ) -> bool {
-        last.is_some_and(|last| last.code.processed() == Processed::No)
-            && self.inner.flights.signal(instance, now).health == Health::Silent
+    /// Whether a call that was sent before is better kept, for all that is left gives no sign of life: there
+    /// it would be lost. One that may be repeated is kept for a while and has nothing to lose then.
+    fn is_better_kept(&self, last: Option<&MeshError>, instance: InstanceId, now: Instant) -> bool {
+        let Some(last) = last else {
+            return false;
+        };
+        self.inner.flights.signal(instance, now).health == Health::Silent
+            && (last.code.processed() == Processed::No
+                || self.waited < self.inner.config.patience / 2)
     }
 
     /// Takes what it costs to send a call again out of the budget; an error that says why not stays.

@@ -204,6 +204,57 @@ async fn a_callers_mistakes_and_a_tools_own_errors_leave_nobody_out() {
     assert!((20..=80).contains(&first), "{first}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_and_may_be_repeated_waits_while_all_are_silent_and_not_for_ever() {
+    let mut config = impatient("own");
+    config.patience = Duration::from_secs(3);
+    let world = World::with(4, config).await;
+    let tell = |n, unresponsive| {
+        let report = Report {
+            unresponsive,
+            ..Report::default()
+        };
+        world.router.inner.flights.heard(id(n), report);
+    };
+    for n in 1..=4 {
+        tell(n, true);
+        world.told(n, |_| Ok(vec![failed(ErrorCode::OutcomeUnknown)]));
+    }
+    let begun = Instant::now();
+    let call = world.call("again");
+    let heals = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.told(3, |_| Ok(vec![done()]));
+        tell(3, false);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        end = call => drop(end.unwrap()),
+        () = heals => unreachable!(),
+    }
+    assert!(begun.elapsed() < Duration::from_millis(1_400));
+    let sent = world.begun();
+    assert_eq!(
+        (sent.len(), sent.last()),
+        (2, Some(&id(3))),
+        "lost but once"
+    );
+    // Nobody gives a sign of life: then there is nothing to lose.
+    tell(3, true);
+    let lost = Arc::new(AtomicU64::new(0));
+    for n in 1..=4 {
+        let lost = lost.clone();
+        world.told(n, move |_| match lost.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(vec![failed(ErrorCode::OutcomeUnknown)]),
+            _ => Ok(vec![done()]),
+        });
+    }
+    let begun = Instant::now();
+    world.call("again").await.unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(1));
+    assert_eq!(world.begun().len(), 2);
+}
+
 #[tokio::test]
 async fn a_refused_call_is_not_sent_to_who_gives_no_sign_of_life() {
     let world = World::new(2).await;
