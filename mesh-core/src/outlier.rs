@@ -68,6 +68,10 @@ impl Outcome {
     }
 }
 
+/// A call that decides whether an instance comes back: until when it is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trial(Duration);
+
 /// Watches one instance. Times count from any one moment.
 #[derive(Debug, Default, Clone)]
 pub struct Outlier {
@@ -83,7 +87,7 @@ pub struct Outlier {
     /// When it came back.
     back_at: Duration,
     /// Until then a trial that is on its way is waited for.
-    trial_until: Option<Duration>,
+    trial: Option<Trial>,
 }
 
 impl Outlier {
@@ -95,7 +99,7 @@ impl Outlier {
     }
 
     fn is_tried(&self, now: Duration) -> bool {
-        self.trial_until.is_some_and(|until| now < until)
+        self.trial.is_some_and(|Trial(until)| now < until)
     }
 
     /// Whether it has been left out and has not come back.
@@ -104,20 +108,21 @@ impl Outlier {
         self.out_until.is_some()
     }
 
-    /// A call begins. True: it is the trial that decides whether the instance comes back.
-    pub fn begin(&mut self, now: Duration) -> bool {
-        let trial = self.out_until.is_some() && !self.is_out(now);
-        if trial {
-            self.trial_until = Some(now + TRIAL);
-        }
+    /// A call begins. It may be the trial that decides whether the instance comes back.
+    pub fn begin(&mut self, now: Duration) -> Option<Trial> {
+        let due = self.out_until.is_some() && !self.is_out(now);
+        let trial = due.then_some(Trial(now + TRIAL));
+        self.trial = trial.or(self.trial);
         trial
     }
 
-    /// A call has ended. True: the instance is an outlier; it is to be ejected if it may be.
+    /// A call has ended, which may have been a trial. True: the instance is an outlier; it is to be ejected
+    /// if it may be.
     #[must_use]
-    pub fn ended(&mut self, trial: bool, outcome: Outcome, now: Duration) -> bool {
-        if trial && self.out_until.is_some() {
-            self.trial_until = None;
+    pub fn ended(&mut self, trial: Option<Trial>, outcome: Outcome, now: Duration) -> bool {
+        // One that took so long that another took its place decides nothing.
+        if trial.is_some() && trial == self.trial {
+            self.trial = None;
             match outcome {
                 Outcome::Well | Outcome::Erred => self.come_back(now),
                 Outcome::Failed => self.eject(now),
@@ -178,7 +183,7 @@ mod tests {
     /// Fails it until it is an outlier; how many failures that took.
     fn fail(outlier: &mut Outlier, now: Duration) -> u32 {
         let mut failures = 1;
-        while !outlier.ended(false, Outcome::Failed, now) {
+        while !outlier.ended(None, Outcome::Failed, now) {
             failures += 1;
         }
         failures
@@ -192,8 +197,8 @@ mod tests {
         let mut calls = 0;
         loop {
             calls += 2;
-            assert!(!mixed.ended(false, Outcome::Well, now));
-            if mixed.ended(false, Outcome::Failed, now) {
+            assert!(!mixed.ended(None, Outcome::Well, now));
+            if mixed.ended(None, Outcome::Failed, now) {
                 break;
             }
         }
@@ -206,10 +211,10 @@ mod tests {
             } else {
                 Outcome::Well
             };
-            assert!(!third.ended(false, outcome, now + MS * n));
+            assert!(!third.ended(None, outcome, now + MS * n));
         }
         for n in 0..4 {
-            assert!(!third.ended(false, Outcome::Failed, now + WINDOW * (2 * n + 2)));
+            assert!(!third.ended(None, Outcome::Failed, now + WINDOW * (2 * n + 2)));
         }
     }
 
@@ -231,7 +236,7 @@ mod tests {
             assert_eq!(outcome == Outcome::Failed, failed, "{code}");
             if !failed {
                 for _ in 0..50 {
-                    assert!(!outlier.ended(false, outcome, Duration::ZERO), "{code}");
+                    assert!(!outlier.ended(None, outcome, Duration::ZERO), "{code}");
                 }
             }
         }
@@ -247,30 +252,31 @@ mod tests {
         outlier.eject(now);
         let mut out = FIRST;
         for _ in 0..8 {
-            assert!(!outlier.begin(now + out - MS) && outlier.is_out(now + out - MS));
+            assert!(outlier.begin(now + out - MS).is_none() && outlier.is_out(now + out - MS));
             now += out;
             assert!(!outlier.is_out(now), "a trial is due");
-            assert!(outlier.begin(now));
-            assert!(outlier.is_out(now), "one at a time");
-            assert!(!outlier.begin(now));
+            let trial = outlier.begin(now);
+            assert!(trial.is_some() && outlier.is_out(now), "one at a time");
+            assert!(outlier.begin(now).is_none());
             // Calls that began before it was left out change nothing.
-            assert!(!outlier.ended(false, Outcome::Well, now) && outlier.is_ejected());
-            assert!(!outlier.ended(true, Outcome::Failed, now));
+            assert!(!outlier.ended(None, Outcome::Well, now) && outlier.is_ejected());
+            assert!(!outlier.ended(trial, Outcome::Failed, now));
             out = (out * 2).min(LONGEST);
         }
         assert_eq!(out, LONGEST);
         now += out;
         // A trial that was given up tells nothing: the next call is one.
-        assert!(outlier.begin(now));
-        assert!(!outlier.ended(true, Outcome::Neither, now));
-        assert!(outlier.begin(now));
-        assert!(!outlier.ended(true, Outcome::Well, now));
+        let given_up = outlier.begin(now);
+        assert!(given_up.is_some() && !outlier.ended(given_up, Outcome::Neither, now));
+        let trial = outlier.begin(now);
+        assert!(trial.is_some() && !outlier.ended(trial, Outcome::Well, now));
         assert!(!outlier.is_ejected() && !outlier.is_out(now));
         // Soon again: as long as before. After a while without: a second.
         outlier.eject(now);
         assert!(outlier.is_out(now + LONGEST - MS));
         now += LONGEST;
-        assert!(outlier.begin(now) && !outlier.ended(true, Outcome::Well, now));
+        let trial = outlier.begin(now);
+        assert!(trial.is_some() && !outlier.ended(trial, Outcome::Well, now));
         now += FORGIVEN;
         outlier.eject(now);
         assert!(outlier.is_out(now + FIRST - MS) && !outlier.is_out(now + FIRST));
@@ -280,15 +286,19 @@ mod tests {
     fn a_trial_that_takes_long_does_not_keep_it_out() {
         let mut outlier = Outlier::default();
         outlier.eject(Duration::ZERO);
-        assert!(outlier.begin(FIRST));
+        let slow = outlier.begin(FIRST);
+        assert!(slow.is_some());
         let late = FIRST + TRIAL;
-        assert!(outlier.is_out(late - MS) && !outlier.begin(late - MS));
+        assert!(outlier.is_out(late - MS) && outlier.begin(late - MS).is_none());
         assert!(!outlier.is_out(late), "another trial is due");
-        assert!(outlier.begin(late) && outlier.is_out(late), "one at a time");
-        assert!(!outlier.ended(true, Outcome::Well, late));
+        let trial = outlier.begin(late);
+        assert!(trial.is_some() && outlier.is_out(late), "one at a time");
+        // The first one decides nothing any more.
+        assert!(!outlier.ended(slow, Outcome::Failed, late));
+        assert!(!outlier.ended(trial, Outcome::Well, late));
         assert!(!outlier.is_ejected());
         // The first one is a call like any other by now.
-        assert!(!outlier.ended(true, Outcome::Failed, late));
+        assert!(!outlier.ended(slow, Outcome::Failed, late));
         assert!(!outlier.is_ejected());
     }
 

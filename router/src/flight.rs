@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use mesh_bus::Bus;
 use mesh_core::budget::RetryBudget;
 use mesh_core::id::InstanceId;
-use mesh_core::outlier::{Outcome, Outlier, may_eject};
+use mesh_core::outlier::{Outcome, Outlier, Trial, may_eject};
 use mesh_core::revision::Revision;
 use mesh_core::select::{Health, Signal};
 use mesh_core::table::{InstanceRoute, Table};
@@ -120,7 +120,7 @@ impl Book {
     fn ended(
         &mut self,
         instance: InstanceId,
-        trial: bool,
+        trial: Option<Trial>,
         outcome: Outcome,
         now: Duration,
     ) -> bool {
@@ -145,20 +145,20 @@ pub(crate) struct Flight {
     instance: InstanceId,
     begun: Instant,
     /// It decides whether the instance, which was left out, comes back.
-    trial: bool,
+    trial: Option<Trial>,
     settled: bool,
 }
 
 impl Flight {
     /// Something of an answer has come. That is enough for a trial: the call may be a long stream.
     pub fn answers(&mut self) {
-        if !std::mem::take(&mut self.trial) {
+        let Some(trial) = self.trial.take() else {
             return;
-        }
+        };
         let now = Instant::now() - self.flights.0.started;
         let mut book = self.flights.lock();
         // A trial that goes well makes no outlier.
-        book.ended(self.instance, true, Outcome::Well, now);
+        book.ended(self.instance, Some(trial), Outcome::Well, now);
     }
 
     /// The call has ended. True: the instance is an outlier.
