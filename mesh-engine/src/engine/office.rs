@@ -6,6 +6,10 @@
 //! a write of that same record: once another has taken it, the store refuses the decisions of the one
 //! before. A new holder waits one lease before its first decision. Nobody holds the office, and nothing
 //! is written, while there is no node to decide about.
+//!
+//! A store that is an older copy knows of no holder, or of an earlier one, while somebody holds the office
+//! who has not heard of it yet. So nobody takes it at once by what a store says when it is read anew, but
+//! who held it without a break.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +24,9 @@ pub(super) struct Office {
     /// The last write of the record that was sent: its number, and when.
     sent: Option<(u64, Timestamp)>,
     held: Option<Held>,
-    /// When the record was last seen to be written.
+    /// Until then nobody else could have taken it from this coordinator.
+    until: Timestamp,
+    /// When the record was last seen to change, or the store to begin anew.
     seen: Timestamp,
     /// A mistake that simulations must find.
     #[cfg(test)]
@@ -31,14 +37,13 @@ pub(super) struct Office {
 struct Held {
     term: u64,
     since: Timestamp,
-    /// Then it may be another's.
-    until: Timestamp,
 }
 
 impl Office {
     pub fn resynchronised(&mut self, now: Timestamp) {
         *self = Self {
             seen: now,
+            until: self.until,
             #[cfg(test)]
             skips_the_wait: self.skips_the_wait,
             ..Self::default()
@@ -73,8 +78,8 @@ impl Engine {
             office.held = Some(Held {
                 term,
                 since: known.map_or(now, |held| held.since),
-                until: Timestamp(at.0.saturating_add(lease)),
             });
+            office.until = Timestamp(at.0.saturating_add(lease));
         }
         for (node, sequence) in evicted {
             if self.registry.sequence_of(&Key::Node(node.clone())) == sequence {
@@ -89,8 +94,8 @@ impl Engine {
     /// Whether this coordinator holds the office now.
     #[must_use]
     pub fn holds_office(&self, now: Timestamp) -> bool {
-        let held = self.leases.office.held;
-        self.is_current() && held.is_some_and(|held| now < held.until)
+        let office = &self.leases.office;
+        self.is_current() && office.held.is_some() && now < office.until
     }
 
     /// Who holds the office as far as is known here: the record, as long as nobody else could take it.
@@ -123,11 +128,11 @@ impl Engine {
 
     /// Whether nobody else can hold the office.
     fn may_take_office(&self, now: Timestamp) -> bool {
-        let Some(record) = self.lease_record() else {
-            return true;
-        };
-        let lease = self.lease_ms().max(record.lease_ms);
-        self.is_my_lease(record) || now.millis_since(self.leases.office.seen) > lease + lease / 2
+        let (record, office) = (self.lease_record(), &self.leases.office);
+        let lease = record.map_or(0, |record| record.lease_ms);
+        let lease = lease.max(self.lease_ms());
+        let is_mine = record.is_some_and(|record| self.is_my_lease(record));
+        (is_mine && now < office.until) || now.millis_since(office.seen) > lease + lease / 2
     }
 
     /// Whether the holder of the office has decided that this record of a node shall go, and is this
@@ -161,8 +166,8 @@ impl Engine {
                 // What was decided is not decided again.
                 record.evicted.get(node) != Some(sequence)
             });
-            let held = self.leases.office.held?;
-            if !news && held.until.millis_since(now) > lease - lease / 3 {
+            let left = self.leases.office.until.millis_since(now);
+            if !news && left > lease - lease / 3 {
                 return None;
             }
             (record.term, record.since, evicted)

@@ -120,7 +120,7 @@ pub struct World {
 }
 
 impl World {
-    /// A world with so many coordinators, all of which know the empty store.
+    /// A world with so many coordinators, all of which have known the empty store for a while.
     pub fn new(coordinators: usize) -> Self {
         let mut world = Self {
             now: Timestamp(1_000_000),
@@ -133,6 +133,7 @@ impl World {
         for number in 0..coordinators {
             world.start(number, &format!("coordinator-{number}"));
         }
+        world.now.0 += 2 * LEASE;
         world
     }
 

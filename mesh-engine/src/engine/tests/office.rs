@@ -148,3 +148,38 @@ fn a_holder_that_lost_the_store_in_between_takes_it_anew_and_waits() {
     world.pass(2_000, &[]);
     assert!(!here(&world));
 }
+
+#[test]
+fn a_copy_of_the_store_that_knows_of_no_holder_makes_nobody_one_at_once() {
+    let mut world = with_somebody_gone();
+    let copied = world.store.told.len();
+    world.pass(1_000, &[]);
+    assert_eq!(holders(&world), [0]);
+    // The holder stands still.
+    world.store.go_back(copied);
+    world.disconnect(1);
+    world.reconnect(1);
+    for _ in 0..2 * LEASE / 1_000 {
+        pass_for(&mut world, 1, 1_000);
+        assert!(holders(&world).len() < 2);
+    }
+    assert_eq!(holders(&world), [1]);
+}
+
+#[test]
+fn a_copy_of_the_store_by_which_one_holds_it_who_lost_it_does_not_give_it_back_at_once() {
+    let mut world = with_somebody_gone();
+    pass_for(&mut world, 0, 1_000);
+    let copied = world.store.told.len();
+    pass_for(&mut world, 1, 2 * LEASE);
+    assert_eq!(holders(&world), [1]);
+    // Who holds it now stands still.
+    world.store.go_back(copied);
+    world.disconnect(0);
+    world.reconnect(0);
+    for _ in 0..2 * LEASE / 1_000 {
+        pass_for(&mut world, 0, 1_000);
+        assert!(holders(&world).len() < 2);
+    }
+    assert_eq!(holders(&world), [0]);
+}

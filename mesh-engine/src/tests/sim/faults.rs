@@ -3,7 +3,6 @@
 use super::store::Bucket;
 use super::streams::Side;
 use super::world::{Happening, LEASE, Peer, ToCoordinator, Way, World};
-use crate::record::Key;
 
 /// Something that is broken.
 #[derive(Debug, Clone, Copy)]
@@ -212,15 +211,14 @@ impl World {
         }
     }
 
-    /// Somebody deletes every key of the store but the office, which may be taken by two at once then.
+    /// Somebody deletes every key of the store.
     pub fn store_is_emptied(&mut self) {
         self.tell(|| "the store is emptied".to_owned());
         for key in self.store.keys() {
-            if key != Key::Lease {
-                let deleted = self.store.write(&key, None, None, self.now).cloned();
-                let deleted = deleted.expect("it is not compared");
-                self.changed(&key, &deleted);
-            }
+            let deleted = self.store.write(&key, None, None, self.now).cloned();
+            let deleted = deleted.expect("it is not compared");
+            self.changed(&key, &deleted);
         }
+        self.invariants.office_deleted();
     }
 }

@@ -46,6 +46,12 @@ impl Invariants {
         self.routes.store_replaced(store);
     }
 
+    /// Terms are counted anew.
+    pub fn office_deleted(&mut self) {
+        self.one_holder = OneHolder::default();
+        self.takeover = Takeover::default();
+    }
+
     pub fn evictions(&self) -> u64 {
         self.evictions.counted
     }
