@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use mesh_proto::OPERATOR_HEADER;
 use mesh_proto::admin::mesh_admin_client::MeshAdminClient;
 use mesh_proto::status::from_status;
 use tonic::transport::{Channel, Endpoint};
@@ -66,6 +67,9 @@ impl Admin {
     pub fn request<T>(message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         request.set_timeout(ANSWER);
+        if let Some(name) = operator().and_then(|name| name.parse().ok()) {
+            request.metadata_mut().insert(OPERATOR_HEADER, name);
+        }
         request
     }
 
@@ -77,6 +81,16 @@ impl Admin {
         }
         from_status(status).into()
     }
+}
+
+/// Who runs this program, for the audit: `ada@laptop`.
+fn operator() -> Option<String> {
+    let user = ["USER", "LOGNAME", "USERNAME"]
+        .into_iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|user| !user.is_empty())?;
+    let host = rustix::system::uname();
+    Some(format!("{user}@{}", host.nodename().to_string_lossy()))
 }
 
 fn unreachable(url: &str, why: &str) -> Failure {

@@ -69,8 +69,10 @@ pub enum Command {
     Coordinators(CoordinatorFlags),
     /// Show what needs what
     Graph(GraphArgs),
-    /// Show every change as it happens
-    Watch(CoordinatorFlags),
+    /// Show everything as it happens: who did what, and why
+    Watch(WatchArgs),
+    /// Read back what happened: who did what, and why
+    History(HistoryArgs),
     /// List the tools that the gateway serves
     Tools(ToolsArgs),
     /// Call a tool
@@ -244,6 +246,35 @@ pub struct GraphArgs {
     /// Only what this plugin needs and what needs it
     #[arg(default_value = "", hide_default_value = true)]
     pub plugin: String,
+}
+
+/// `watch`.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    #[command(flatten)]
+    pub ask: CoordinatorFlags,
+    /// Only what is about this plugin, node or instance
+    #[arg(default_value = "", hide_default_value = true)]
+    pub name: String,
+    /// Show the routing table and every change of it instead
+    #[arg(long, conflicts_with = "name")]
+    pub table: bool,
+}
+
+/// `history`.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    #[command(flatten)]
+    pub ask: CoordinatorFlags,
+    /// Only what is about this plugin, node or instance
+    #[arg(default_value = "", hide_default_value = true)]
+    pub name: String,
+    /// Only what happened in this time until now, such as 2h
+    #[arg(long, value_name = "DURATION")]
+    pub since: Option<HumanDuration>,
+    /// The last so many entries
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
 }
 
 /// `tools`.

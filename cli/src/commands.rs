@@ -10,6 +10,7 @@ pub mod coordinators;
 pub mod doctor;
 pub mod gateway;
 pub mod graph;
+pub mod history;
 pub mod impact;
 pub mod new;
 pub mod nodes;

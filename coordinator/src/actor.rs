@@ -10,8 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use mesh_bus::AuditLog;
 use mesh_core::error::MeshError;
 use mesh_core::id::InstanceId;
+use mesh_core::revision::Revision;
 use mesh_core::table::TableUpdate;
 use mesh_engine::engine::{
     Command, Engine, Event, Outcome, RequestId, SessionId, StoreState, WriteId,
@@ -22,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{self, Auditor};
 use crate::clock::Clock;
 use crate::feed::Feed;
 use crate::handle::{Input, ToAgent};
@@ -44,6 +47,8 @@ pub(crate) struct Actor<S> {
     pub(crate) inputs: mpsc::Receiver<Input>,
     pub(crate) feed: Feed,
     pub(crate) metrics: CoordinatorMetrics,
+    /// Where every change of state is told.
+    pub(crate) audit: AuditLog,
     /// Whether the registry is loaded and current.
     pub(crate) ready: ReadyLatch,
     /// Whether agents and followers may join.
@@ -66,6 +71,7 @@ struct Running<S> {
     urgent: VecDeque<Waiting>,
     waiting: VecDeque<Waiting>,
     writing: Writing,
+    auditor: Auditor,
     /// Why the registry is not current, as it was said last.
     said: Option<String>,
 }
@@ -83,6 +89,7 @@ impl<S: Store> Actor<S> {
             urgent: VecDeque::new(),
             waiting: VecDeque::new(),
             writing: FuturesUnordered::new(),
+            auditor: Auditor::default(),
             said: None,
         };
         running.show();
@@ -166,12 +173,16 @@ impl<S: Store> Running<S> {
         if let Event::AgentClosed { session, .. } = &event {
             self.sessions.remove(session);
         }
-        let begun = Instant::now();
         let now = self.actor.clock.now();
+        self.auditor.before(&event, &self.actor.engine);
+        let begun = Instant::now();
         let commands = self.actor.engine.step(event, now);
         self.actor.metrics.stepped(begun.elapsed());
         for command in commands {
             self.carry_out(command);
+        }
+        for entry in self.auditor.after(&self.actor.engine, now) {
+            audit::tell(&self.actor.audit, &entry);
         }
         self.start_writes();
         self.show();
@@ -232,7 +243,14 @@ impl<S: Store> Running<S> {
         let feed = &self.actor.feed;
         let before = feed.table();
         feed.publish(update);
-        transitions::log(&before, &feed.table(), &changed);
+        let after = feed.table();
+        let transitions = transitions::between(&before, &after, &changed);
+        // What was stored before this coordinator looked is no news.
+        if before.revision() != Revision::default() {
+            transitions::log(&transitions);
+        }
+        self.auditor
+            .published(before.revision(), after.revision(), transitions);
     }
 
     /// Queues something for an agent. One that takes nothing loses its session, which its stream

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use mesh_core::id::NodeId;
 use mesh_runtime::config::{Mistake, Validate, schema};
-use mesh_runtime::{HumanDuration, MeshSection, NatsSection};
+use mesh_runtime::{ByteSize, HumanDuration, MeshSection, NatsSection};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,10 @@ pub struct Config {
     /// Copies of the registry in a NATS cluster; used when the registry is created.
     #[schemars(range(min = 1, max = 5))]
     pub replicas: u32,
+    /// How much of the audit is kept; the oldest entries go first.
+    pub audit_max_size: ByteSize,
+    /// How long entries of the audit are kept.
+    pub audit_max_age: HumanDuration,
 }
 
 impl Default for Config {
@@ -49,6 +53,8 @@ impl Default for Config {
             heartbeat: HumanDuration::from_secs(10),
             grace: HumanDuration::from_secs(10),
             replicas: 1,
+            audit_max_size: ByteSize::from_mib(64),
+            audit_max_age: HumanDuration::from_secs(90 * 24 * 60 * 60),
         }
     }
 }
@@ -73,6 +79,20 @@ impl Validate for Config {
                 "coordinator.lease",
                 "is shorter than two heartbeats, so that one that is late costs a node its plugins",
                 "give a longer lease, or a shorter coordinator.heartbeat",
+            ));
+        }
+        if self.audit_max_size < ByteSize::from_kib(64) {
+            mistakes.push(Mistake::new(
+                "coordinator.audit_max_size",
+                "is less than 64KiB, which holds a few hundred entries",
+                "give a larger size, such as 64MiB",
+            ));
+        }
+        if self.audit_max_age < HumanDuration::from_secs(60) {
+            mistakes.push(Mistake::new(
+                "coordinator.audit_max_age",
+                "is less than a minute",
+                "give a longer time, such as 720h",
             ));
         }
         if self.listen == self.admin_listen && self.listen.port() != 0 {
@@ -123,8 +143,10 @@ mod tests {
         assert_eq!(fields, ["coordinator.lease", "coordinator.admin_listen"]);
         let config = Config {
             heartbeat: HumanDuration::from_secs(0),
+            audit_max_size: ByteSize::from_kib(1),
+            audit_max_age: HumanDuration::from_secs(1),
             ..Config::default()
         };
-        assert_eq!(config.validate().len(), 1);
+        assert_eq!(config.validate().len(), 3);
     }
 }

@@ -6,12 +6,15 @@
 mod admin;
 mod agents;
 mod follow;
+mod history;
 mod report;
 mod splits;
 mod view;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_bus::AuditLog;
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::{MeshName, NodeId};
 use mesh_proto::admin::mesh_admin_server::{self, MeshAdminServer};
@@ -20,7 +23,7 @@ use mesh_proto::control::table_feed_server::{self, TableFeedServer};
 use mesh_proto::status::{from_status, to_status};
 use mesh_runtime::Tasks;
 use mesh_runtime::grpc::{DescriptorError, HealthReporter, health_and_reflection};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tonic::service::Routes;
 use tonic::{Status, Streaming};
 
@@ -41,6 +44,9 @@ const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// Messages that wait for one peer to read them; then its table updates are taken more slowly.
 const OUTGOING: usize = 16;
 
+/// Watches of the audit that one coordinator serves at once.
+pub(crate) const WATCHES: usize = 64;
+
 /// What the services are made of. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Services {
@@ -53,6 +59,9 @@ pub(crate) struct Services {
     pub(crate) feed: Feed,
     pub(crate) joining: Joining,
     pub(crate) metrics: CoordinatorMetrics,
+    pub(crate) audit: AuditLog,
+    /// Watches of the audit that may still begin.
+    pub(crate) watches: Arc<Semaphore>,
     /// Owner of the streams' tasks; its token ends them.
     pub(crate) tasks: Tasks,
 }

@@ -5,6 +5,7 @@
 //! ([`feed`]) and the gRPC services ([`grpc`]). It is on no data path: without it calls go on.
 
 mod actor;
+mod audit;
 mod clock;
 mod config;
 mod feed;

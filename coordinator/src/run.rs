@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_bus::{BusConfig, BusError, RegistryStore, StoreConfig};
+use mesh_bus::{AuditConfig, AuditLog, BusConfig, BusError, RegistryStore, StoreConfig};
 use mesh_engine::engine::{Engine, EngineConfig};
 use mesh_runtime::admin::{HttpLimits, admin_only, serve_http};
 use mesh_runtime::grpc::{DescriptorError, HealthReporter, in_time, server};
 use mesh_runtime::net::{BindError, bind_tcp};
 use mesh_runtime::{Context, Tasks};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
@@ -19,7 +20,7 @@ use crate::RunConfig;
 use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::feed::Feed;
-use crate::grpc::{Services, routes, stop_serving};
+use crate::grpc::{Services, WATCHES, routes, stop_serving};
 use crate::handle::Handle;
 use crate::joining::Joining;
 use crate::metrics::CoordinatorMetrics;
@@ -61,10 +62,22 @@ pub async fn run(config: RunConfig, context: Context) -> Result<(), RunError> {
         mesh: config.mesh.name.clone(),
     };
     let replicas = usize::try_from(config.coordinator.replicas).unwrap_or(usize::MAX);
-    let (store, driver) = RegistryStore::open(bus, StoreConfig { replicas })?;
+    let (store, driver) = RegistryStore::open(bus.clone(), StoreConfig { replicas })?;
+    let (audit, audit_driver) = AuditLog::open(
+        bus,
+        AuditConfig {
+            replicas,
+            max_bytes: config.coordinator.audit_max_size.get(),
+            max_age: config.coordinator.audit_max_age.get(),
+            is_covered: crate::audit::is_covered,
+        },
+    )?;
     let follower = store.follow();
-    let running = Running::start(&config, &context, store, follower).await?;
+    let running = Running::start(&config, &context, (store, follower), audit).await?;
     let stop = running.store_stop.clone();
+    context
+        .tasks
+        .spawn("audit", audit_driver.run(stop.clone().cancelled_owned()));
     context
         .tasks
         .spawn("registry store", driver.run(stop.cancelled_owned()));
@@ -92,8 +105,8 @@ impl Running {
     pub(crate) async fn start(
         config: &RunConfig,
         context: &Context,
-        store: impl Store,
-        follower: impl Follow,
+        (store, follower): (impl Store, impl Follow),
+        audit: AuditLog,
     ) -> Result<Self, RunError> {
         let settings = &config.coordinator;
         let ready = context.readiness.latch("registry");
@@ -110,6 +123,10 @@ impl Running {
         let feed = Feed::new();
         let joining = Joining::new();
         let metrics = CoordinatorMetrics::new(&context.metrics);
+        let counted = audit.clone();
+        context
+            .metrics
+            .counters("audit", move || counted.counters());
         let (accept_stop, actor_stop) = (CancellationToken::new(), CancellationToken::new());
         let streams = context.tasks.child();
         let services = Services {
@@ -121,6 +138,8 @@ impl Running {
             feed: feed.clone(),
             joining: joining.clone(),
             metrics: metrics.clone(),
+            audit: audit.clone(),
+            watches: Arc::new(Semaphore::new(WATCHES)),
             tasks: streams.clone(),
         };
         let (health, routes) = routes(services).await?;
@@ -131,6 +150,7 @@ impl Running {
             inputs,
             feed,
             metrics,
+            audit,
             ready,
             joining,
             tick: tick(config),

@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use mesh_bus::{StoreError, StoreEvent};
+use mesh_bus::{AuditConfig, AuditLog, BusConfig, StoreError, StoreEvent};
 use mesh_core::error::MeshError;
+use mesh_core::id::MeshName;
 use mesh_proto::admin::mesh_admin_client::MeshAdminClient;
 use mesh_proto::admin::{ListPluginsRequest, PluginView};
 use mesh_proto::control::agent_sessions_client::AgentSessionsClient;
@@ -166,6 +167,23 @@ impl Follow for MemoryFollower {
     }
 }
 
+/// An audit that nobody stores.
+fn no_audit() -> AuditLog {
+    let bus = BusConfig {
+        urls: "nats://127.0.0.1:1".to_owned(),
+        credentials: None,
+        client_name: "test".to_owned(),
+        mesh: MeshName::default(),
+    };
+    let config = AuditConfig {
+        replicas: 1,
+        max_bytes: 1 << 20,
+        max_age: Duration::from_secs(60),
+        is_covered: crate::audit::is_covered,
+    };
+    AuditLog::open(bus, config).unwrap().0
+}
+
 /// A coordinator that runs, and a connection to it.
 pub struct Bench {
     pub memory: Memory,
@@ -195,7 +213,7 @@ impl Bench {
         let context = Context::default();
         let follower = memory.follow();
         let store = memory.clone();
-        let running = Running::start(&config, &context, store, follower)
+        let running = Running::start(&config, &context, (store, follower), no_audit())
             .await
             .unwrap();
         let address = format!("http://{}", running.listen);

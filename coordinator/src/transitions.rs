@@ -1,35 +1,37 @@
 //! What a change of the table means for a person: which instance went from where to where, and why.
 
-use mesh_core::id::InstanceId;
-use mesh_core::revision::Revision;
+use mesh_core::id::{InstanceId, NodeId};
 use mesh_core::state::InstanceState;
 use mesh_core::table::{InstanceRoute, SpecId, Table};
 
 /// One instance came, went, or stands elsewhere.
 #[derive(Debug, PartialEq, Eq)]
-struct Transition {
-    plugin: String,
-    version: String,
-    instance: InstanceId,
-    node: String,
-    from: Option<InstanceState>,
-    to: Option<InstanceState>,
-    reason: String,
+pub(crate) struct Transition {
+    pub(crate) plugin: String,
+    pub(crate) version: String,
+    pub(crate) instance: InstanceId,
+    pub(crate) node: NodeId,
+    pub(crate) from: Option<InstanceState>,
+    pub(crate) to: Option<InstanceState>,
+    pub(crate) reason: String,
 }
 
-/// Logs what happened to those of `changed`.
-pub(crate) fn log(before: &Table, after: &Table, changed: &[InstanceId]) {
-    if before.revision() == Revision::default() {
-        // What was stored before this coordinator looked is no news.
-        return;
-    }
+/// What happened to those of `changed`.
+pub(crate) fn between(before: &Table, after: &Table, changed: &[InstanceId]) -> Vec<Transition> {
     let changed = changed.iter();
-    for transition in changed.filter_map(|instance| transition(before, after, *instance)) {
+    changed
+        .filter_map(|instance| transition(before, after, *instance))
+        .collect()
+}
+
+/// Logs them.
+pub(crate) fn log(transitions: &[Transition]) {
+    for transition in transitions {
         tracing::info!(
             plugin = transition.plugin,
             version = transition.version,
             instance = %transition.instance,
-            node = transition.node,
+            node = %transition.node,
             from = transition.from.map_or("none", InstanceState::as_str),
             to = transition.to.map_or("gone", InstanceState::as_str),
             reason = transition.reason,
@@ -59,7 +61,7 @@ fn transition(before: &Table, after: &Table, instance: InstanceId) -> Option<Tra
         plugin,
         version,
         instance,
-        node: route.node.to_string(),
+        node: route.node.clone(),
         from: state(was),
         to: state(is),
         reason,
@@ -74,7 +76,7 @@ mod tests {
     use std::sync::Arc;
 
     use mesh_core::id::Generation;
-    use mesh_core::revision::Timestamp;
+    use mesh_core::revision::{Revision, Timestamp};
     use mesh_core::table::TableUpdate;
     use mesh_proto::{common, convert::draft};
 
@@ -147,7 +149,7 @@ mod tests {
                 plugin: "time".to_owned(),
                 version: "1.0.0".to_owned(),
                 instance: id(),
-                node: "a".to_owned(),
+                node: "a".parse().unwrap(),
                 from,
                 to,
                 reason: reason.to_owned(),

@@ -41,6 +41,13 @@ pub(crate) struct LinkEvents {
 }
 
 impl LinkEvents {
+    /// Ends with the first disconnect of a connection that was made once.
+    pub async fn broken(&self) {
+        while self.disconnects.load(Ordering::Relaxed) == 0 {
+            self.changed.notified().await;
+        }
+    }
+
     fn take(&self, event: &Event) {
         match event {
             Event::Connected => {
@@ -168,15 +175,17 @@ impl Connector {
             .map_err(|error| bad_url(error.to_string()))
     }
 
-    /// A connection that is made now or not at all, for the store; first to the server whose turn it is.
+    /// A connection that is made now or not at all, for JetStream; first to the server whose turn it
+    /// is. The suffix is for people.
     pub async fn connect_now(
         &self,
+        suffix: &str,
         events: Arc<LinkEvents>,
         turn: usize,
     ) -> Result<Client, String> {
         let mut servers = self.servers.clone();
         servers.rotate_left(turn % self.servers.len().max(1));
-        self.options("-store")
+        self.options(suffix)
             .map_err(|error| error.to_string())?
             .retain_servers_order()
             .connection_timeout(STORE_GREETING)

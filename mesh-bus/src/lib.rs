@@ -2,7 +2,7 @@
 //!
 //! [`Bus`] carries calls (one multiplexer over one inbox, [`PendingCall`]), takes them on a node
 //! ([`NodeInbox`]) and passes load beacons. [`RegistryStore`] keeps the registry in a JetStream
-//! key-value bucket, on a connection of its own. Nothing here spawns: each part comes with a driver
+//! key-value bucket, on a connection of its own, and [`AuditLog`] what became of it. Nothing here spawns: each part comes with a driver
 //! whose `run` the caller spawns.
 //!
 //! The traps of NATS, and where each is answered:
@@ -20,6 +20,7 @@
 //!   contiguous sequence with a proof every two seconds, reads from the leader (`store`);
 //! - an acknowledgement that is missing: read again before writing again (`store::write`).
 
+mod audit;
 mod block;
 mod bus;
 mod config;
@@ -45,6 +46,7 @@ mod store;
 mod upload;
 mod wire;
 
+pub use audit::{AuditConfig, AuditDriver, AuditError, AuditLog, AuditStored, Notice};
 pub use bus::Bus;
 pub use config::{BusConfig, BusLimits};
 pub use connect::NOT_CONNECTED;

@@ -6,7 +6,7 @@
 //! from nothing: connection, bucket, snapshot. That leaves no state of the client library to be wrong
 //! about (its watches can go deaf for a minute without an error when a NATS node dies).
 
-mod bucket;
+pub(crate) mod bucket;
 mod follow;
 mod snapshot;
 mod write;

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::id::{Generation, MeshName, NodeId};
+use crate::id::{Generation, InstanceId, MeshName, NodeId, PluginName};
 
 /// A NATS subject that was formed here.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -110,6 +110,46 @@ pub fn registry_changes(mesh: &MeshName) -> Subject {
     Subject(format!("pm.{mesh}.registry"))
 }
 
+/// The stream of a mesh's audit.
+#[must_use]
+pub fn audit_stream(mesh: &MeshName) -> String {
+    format!("pm-{mesh}-audit")
+}
+
+/// Whom an entry of the audit is about; `None`: not about such a one, or in a filter: whichever.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditOf {
+    /// The plugin.
+    pub plugin: Option<PluginName>,
+    /// The node.
+    pub node: Option<NodeId>,
+    /// The instance.
+    pub instance: Option<InstanceId>,
+}
+
+/// Where an entry of the audit is stored. `kind` is one of the audit's own words.
+#[must_use]
+pub fn audit_entry(mesh: &MeshName, kind: &'static str, of: &AuditOf) -> Subject {
+    // No name begins with a hyphen.
+    audit(mesh, kind, of, "-")
+}
+
+/// Where all entries are that are about all whom the filter names.
+#[must_use]
+pub fn audit_filter(mesh: &MeshName, of: &AuditOf) -> Subject {
+    audit(mesh, "*", of, "*")
+}
+
+fn audit(mesh: &MeshName, kind: &str, of: &AuditOf, none: &str) -> Subject {
+    fn token(name: Option<&impl fmt::Display>, none: &str) -> String {
+        name.map_or_else(|| none.to_owned(), ToString::to_string)
+    }
+    let plugin = token(of.plugin.as_ref(), none);
+    let node = token(of.node.as_ref(), none);
+    let instance = token(of.instance.as_ref(), none);
+    Subject(format!("pm.{mesh}.audit.{kind}.{plugin}.{node}.{instance}"))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -131,6 +171,19 @@ mod tests {
         ] {
             assert_eq!(parse_inbox_slot(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn the_audit_is_filtered_by_whom_it_is_about() {
+        let mesh = MeshName::default();
+        let of = AuditOf {
+            plugin: PluginName::new("time").ok(),
+            ..AuditOf::default()
+        };
+        let entry = audit_entry(&mesh, "wish", &of);
+        assert_eq!(entry.as_str(), "pm.default.audit.wish.time.-.-");
+        let filter = audit_filter(&mesh, &of);
+        assert_eq!(filter.as_str(), "pm.default.audit.*.time.*.*");
     }
 
     fn label() -> impl Strategy<Value = String> {
@@ -158,11 +211,14 @@ mod tests {
                 (inbox_prefix(&mesh, owner), 4),
                 (answer, 5),
                 (probe(&mesh, owner), 4),
+                (audit_entry(&mesh, "node", &AuditOf::default()), 7),
+                (audit_entry(&mesh, "node", &AuditOf { node: Some(node), ..AuditOf::default() }), 7),
             ] {
                 prop_assert_eq!(subject.as_str().split('.').count(), tokens);
                 prop_assert!(!subject.as_str().contains(['*', '>', ' ']));
             }
             prop_assert!(!registry_bucket(&mesh).contains(['.', '*', '>', ' ']));
+            prop_assert!(!audit_stream(&mesh).contains(['.', '*', '>', ' ']));
         }
 
         #[test]

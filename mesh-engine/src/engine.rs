@@ -14,6 +14,7 @@ mod leases;
 mod office;
 mod others;
 mod publish;
+mod records;
 mod registry;
 mod requests;
 mod roles;

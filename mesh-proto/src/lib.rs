@@ -28,5 +28,8 @@ pub mod admin {
     pub use crate::generated::plugmesh::admin::v1::*;
 }
 
+/// The metadata in which operators say who they are. It is shown and kept as their own word.
+pub const OPERATOR_HEADER: &str = "plugmesh-operator";
+
 /// All of `proto/` as a serialized `google.protobuf.FileDescriptorSet`, for gRPC reflection.
 pub const DESCRIPTOR: &[u8] = generated::FILE_DESCRIPTOR_SET;

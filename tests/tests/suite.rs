@@ -10,6 +10,7 @@
 
 mod suite {
     mod attach_frames;
+    mod audit;
     mod bad_input;
     mod chaos;
     mod cli;

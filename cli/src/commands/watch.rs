@@ -1,4 +1,5 @@
-//! `plugmesh watch`: the table as it is, then every change, until interrupted.
+//! `plugmesh watch`: what happens, until interrupted. With `--table` the routing table as it is, then
+//! every change of it; that needs no audit.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +9,24 @@ use mesh_proto::admin::WatchRequest;
 use serde_json::{Value, json};
 
 use crate::admin::Admin;
-use crate::args::CoordinatorFlags;
+use crate::args::{CoordinatorFlags, WatchArgs};
+use crate::commands::history;
 use crate::exit::Failure;
 use crate::output::{self, Output};
 
-/// Shows changes until interrupted or the coordinator ends.
+/// Shows what happens until interrupted or the coordinator ends.
 ///
 /// # Errors
 /// What the coordinator says, or that it ended.
-pub async fn run(ask: CoordinatorFlags, output: Output) -> Result<(), Failure> {
+pub async fn run(args: WatchArgs, output: Output) -> Result<(), Failure> {
+    if args.table {
+        table(args.ask, output).await
+    } else {
+        history::watch(args.ask, args.name, output).await
+    }
+}
+
+async fn table(ask: CoordinatorFlags, output: Output) -> Result<(), Failure> {
     let mut admin = Admin::connect(&ask).await?;
     let answer = admin.client().watch(WatchRequest {}).await;
     let mut changes = answer

@@ -1,19 +1,20 @@
 //! `MeshAdmin`: what operators ask.
 
-use std::net::SocketAddr;
 use std::str::FromStr;
 
 use mesh_core::capability::Capability;
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::PluginName;
 use mesh_engine::engine::{Change, Engine, Operation, Outcome, PluginFilter, Supposition};
+use mesh_proto::OPERATOR_HEADER;
 use mesh_proto::admin::mesh_admin_server::MeshAdmin;
 use mesh_proto::admin::{
     ClearSplitRequest, DisablePluginRequest, EnablePluginRequest, GetGraphRequest,
     GetGraphResponse, GetImpactRequest, GetImpactResponse, GetPluginRequest, GetPluginResponse,
-    ListCoordinatorsRequest, ListCoordinatorsResponse, ListNodesRequest, ListNodesResponse,
-    ListPluginsRequest, ListPluginsResponse, ListSplitsRequest, ListSplitsResponse,
-    PluginChangeResponse, SetSplitRequest, UnloadPluginRequest, Upgrade, WatchRequest,
+    ListCoordinatorsRequest, ListCoordinatorsResponse, ListHistoryRequest, ListHistoryResponse,
+    ListNodesRequest, ListNodesResponse, ListPluginsRequest, ListPluginsResponse,
+    ListSplitsRequest, ListSplitsResponse, PluginChangeResponse, SetSplitRequest,
+    UnloadPluginRequest, Upgrade, WatchHistoryRequest, WatchHistoryResponse, WatchRequest,
     WatchResponse, get_impact_request,
 };
 use mesh_proto::control;
@@ -116,7 +117,7 @@ impl MeshAdmin for Services {
         &self,
         request: Request<EnablePluginRequest>,
     ) -> Result<Response<PluginChangeResponse>, Status> {
-        let by = request.remote_addr();
+        let by = operator(&request);
         let EnablePluginRequest { name, reason } = request.into_inner();
         self.change(&name, Change::Enable, reason, by).await
     }
@@ -125,7 +126,7 @@ impl MeshAdmin for Services {
         &self,
         request: Request<DisablePluginRequest>,
     ) -> Result<Response<PluginChangeResponse>, Status> {
-        let by = request.remote_addr();
+        let by = operator(&request);
         let DisablePluginRequest { name, reason } = request.into_inner();
         self.change(&name, Change::Disable, reason, by).await
     }
@@ -134,7 +135,7 @@ impl MeshAdmin for Services {
         &self,
         request: Request<UnloadPluginRequest>,
     ) -> Result<Response<PluginChangeResponse>, Status> {
-        let by = request.remote_addr();
+        let by = operator(&request);
         let UnloadPluginRequest {
             name,
             reason,
@@ -148,7 +149,7 @@ impl MeshAdmin for Services {
         &self,
         request: Request<SetSplitRequest>,
     ) -> Result<Response<PluginChangeResponse>, Status> {
-        let by = request.remote_addr();
+        let by = operator(&request);
         changed(self.split(request.into_inner(), by).await)
     }
 
@@ -156,7 +157,7 @@ impl MeshAdmin for Services {
         &self,
         request: Request<ClearSplitRequest>,
     ) -> Result<Response<PluginChangeResponse>, Status> {
-        let by = request.remote_addr();
+        let by = operator(&request);
         changed(self.clear(request.into_inner(), by).await)
     }
 
@@ -200,6 +201,24 @@ impl MeshAdmin for Services {
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+
+    async fn list_history(
+        &self,
+        request: Request<ListHistoryRequest>,
+    ) -> Result<Response<ListHistoryResponse>, Status> {
+        let listed = self.history(request.into_inner()).await;
+        listed.map(Response::new).map_err(refuse)
+    }
+
+    type WatchHistoryStream = ReceiverStream<Result<WatchHistoryResponse, Status>>;
+
+    async fn watch_history(
+        &self,
+        request: Request<WatchHistoryRequest>,
+    ) -> Result<Response<Self::WatchHistoryStream>, Status> {
+        let watched = Services::watch_history(self, request.into_inner()).await;
+        watched.map(Response::new).map_err(refuse)
+    }
 }
 
 impl Services {
@@ -208,7 +227,7 @@ impl Services {
         name: &str,
         change: Change,
         reason: String,
-        by: Option<SocketAddr>,
+        by: String,
     ) -> Result<Response<PluginChangeResponse>, Status> {
         changed(self.carry_out("name", name, change, reason, by).await)
     }
@@ -219,14 +238,13 @@ impl Services {
         name: &str,
         change: Change,
         reason: String,
-        by: Option<SocketAddr>,
+        by: String,
     ) -> Result<Outcome, MeshError> {
         let plugin = plugin_name(field, name)?;
         if reason.len() > MAX_REASON {
             let problem = format!("has {} bytes, {MAX_REASON} is the most", reason.len());
             return Err(WireError::new("reason", problem).into());
         }
-        let by = by.map_or_else(String::new, |address| format!("an operator at {address}"));
         let operation = Operation {
             plugin,
             change,
@@ -246,6 +264,22 @@ impl Services {
 fn changed(outcome: Result<Outcome, MeshError>) -> Result<Response<PluginChangeResponse>, Status> {
     let outcome = outcome.map_err(refuse)?;
     Ok(Response::new(view::outcome(outcome)))
+}
+
+/// Who asks: what they call themselves, and where they are.
+fn operator<T>(request: &Request<T>) -> String {
+    const LONGEST: usize = 80;
+    let name = request.metadata().get(OPERATOR_HEADER);
+    let name = name.and_then(|name| name.to_str().ok()).unwrap_or_default();
+    let name: String = name.chars().take(LONGEST).collect();
+    let name = match name.trim() {
+        "" => "an operator",
+        name => name,
+    };
+    match request.remote_addr() {
+        Some(address) => format!("{name} at {address}"),
+        None => name.to_owned(),
+    }
 }
 
 fn field<T: FromStr<Err: std::fmt::Display>>(field: &str, text: &str) -> Result<T, MeshError> {

@@ -1,7 +1,5 @@
 //! Operators' traffic splits.
 
-use std::net::SocketAddr;
-
 use mesh_core::error::MeshError;
 use mesh_core::split::Split;
 use mesh_engine::engine::{Change, Engine, Outcome};
@@ -17,7 +15,7 @@ impl Services {
     pub(super) async fn split(
         &self,
         request: SetSplitRequest,
-        by: Option<SocketAddr>,
+        by: String,
     ) -> Result<Outcome, MeshError> {
         let wire = request.split;
         let wire = wire.ok_or_else(|| WireError::new("split", "is missing"))?;
@@ -32,7 +30,7 @@ impl Services {
     pub(super) async fn clear(
         &self,
         request: ClearSplitRequest,
-        by: Option<SocketAddr>,
+        by: String,
     ) -> Result<Outcome, MeshError> {
         let ClearSplitRequest { name, reason } = request;
         self.carry_out("name", &name, Change::ClearSplit, reason, by)

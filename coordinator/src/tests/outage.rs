@@ -203,7 +203,8 @@ async fn a_taken_port_is_one_clear_line() {
     config.coordinator.listen = taken.local_addr().unwrap();
     let memory = Memory::new();
     let follower = memory.follow();
-    let started = Running::start(&config, &Context::default(), memory, follower).await;
+    let started =
+        Running::start(&config, &Context::default(), (memory, follower), no_audit()).await;
     let error = started.err().expect("it is taken").to_string();
     assert!(error.starts_with("coordinator.listen: port "), "{error}");
     assert!(error.contains("taken by another program"), "{error}");

@@ -11,7 +11,7 @@ use mesh_core::id::MeshName;
 use mesh_core::subject;
 
 /// How long an answer of JetStream may take.
-pub(super) const API_TIMEOUT: Duration = Duration::from_secs(2);
+const API_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The header by which key-value buckets mark deletions, its value for them, and that for writes.
 pub(super) const OPERATION: &str = "KV-Operation";
@@ -32,26 +32,13 @@ pub(super) struct Bucket {
 impl Bucket {
     /// Opens the bucket, and makes it when there is none.
     pub async fn open(client: Client, mesh: &MeshName, replicas: usize) -> Result<Self, String> {
-        let jetstream = jetstream::context::ContextBuilder::new()
-            .timeout(API_TIMEOUT)
-            .backpressure_on_inflight(true)
-            .build(client.clone());
+        let jetstream = context(client.clone());
         let name = subject::registry_bucket(mesh);
         let keys = format!("$KV.{name}.");
         let changes = format!("{}.", subject::registry_changes(mesh));
         let wanted = layout(&name, &keys, &changes, replicas);
-        let stream = match jetstream.get_stream(&wanted.name).await {
-            Ok(stream) => brought_up_to_date(&jetstream, stream, &wanted).await?,
-            Err(error) if is_missing(&error) => match jetstream.create_stream(&wanted).await {
-                Ok(stream) => stream,
-                // Another coordinator was faster.
-                Err(error) if is_taken(&error) => {
-                    jetstream.get_stream(&wanted.name).await.map_err(text)?
-                }
-                Err(error) => return Err(text(error)),
-            },
-            Err(error) => return Err(text(error)),
-        };
+        let stream = open_stream(&jetstream, &wanted).await?;
+        let stream = brought_up_to_date(&jetstream, stream, &wanted).await?;
         Ok(Self {
             client,
             jetstream,
@@ -64,6 +51,33 @@ impl Bucket {
     /// The state of the bucket, by its leader.
     pub async fn info(&self) -> Result<Info, String> {
         self.stream.get_info().await.map_err(text)
+    }
+}
+
+/// JetStream over a connection.
+pub(crate) fn context(client: Client) -> jetstream::Context {
+    jetstream::context::ContextBuilder::new()
+        .timeout(API_TIMEOUT)
+        .backpressure_on_inflight(true)
+        .build(client)
+}
+
+/// The stream of that name as it is; it is made as wanted when there is none.
+pub(crate) async fn open_stream(
+    jetstream: &jetstream::Context,
+    wanted: &Config,
+) -> Result<Stream, String> {
+    match jetstream.get_stream(&wanted.name).await {
+        Ok(stream) => Ok(stream),
+        Err(error) if is_missing(&error) => match jetstream.create_stream(wanted).await {
+            Ok(stream) => Ok(stream),
+            // Another coordinator was faster.
+            Err(error) if is_taken(&error) => {
+                jetstream.get_stream(&wanted.name).await.map_err(text)
+            }
+            Err(error) => Err(text(error)),
+        },
+        Err(error) => Err(text(error)),
     }
 }
 
@@ -127,12 +141,12 @@ pub(super) fn is_deletion(headers: &HeaderMap) -> bool {
 }
 
 /// Milliseconds since 1970.
-pub(super) fn millis(time: DateTime) -> u64 {
+pub(crate) fn millis(time: DateTime) -> u64 {
     u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
 }
 
 /// An error of the library with its cause, which its `Display` leaves out at times.
-pub(super) fn text(error: impl std::error::Error) -> String {
+pub(crate) fn text(error: impl std::error::Error) -> String {
     let own = error.to_string();
     match error.source().map(ToString::to_string) {
         Some(cause) if !own.contains(&cause) => format!("{own}: {cause}"),

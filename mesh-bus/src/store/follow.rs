@@ -65,7 +65,7 @@ impl Standing {
 /// One session, from the connection to whatever ends it; `turn` chooses the server. Returns why.
 pub(super) async fn session(shared: &StoreShared, turn: usize) -> String {
     let events = Arc::new(LinkEvents::default());
-    let connect = shared.connector.connect_now(events.clone(), turn);
+    let connect = shared.connector.connect_now("-store", events.clone(), turn);
     let connect = timeout(CONNECT, connect);
     let client = match connect.await {
         Ok(Ok(client)) => client,
@@ -85,18 +85,11 @@ pub(super) async fn session(shared: &StoreShared, turn: usize) -> String {
     };
     let why = tokio::select! {
         why = rounds(shared, &bucket, &mut standing) => why,
-        () = broken(&events) => "the connection was lost".to_owned(),
+        () = events.broken() => "the connection was lost".to_owned(),
     };
     *shared.bucket() = None;
     standing.lost(shared).await;
     why
-}
-
-/// Ends with the first disconnect of a connection that was made once.
-async fn broken(events: &LinkEvents) {
-    while events.disconnects.load(Ordering::Relaxed) == 0 {
-        events.changed.notified().await;
-    }
 }
 
 async fn rounds(shared: &StoreShared, bucket: &Bucket, standing: &mut Standing) -> String {

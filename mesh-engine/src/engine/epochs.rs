@@ -16,8 +16,9 @@ use mesh_core::revision::{Revision, Timestamp};
 const FUTURE_MS: u64 = 24 * 60 * 60 * 1_000;
 
 impl Engine {
-    /// What the store is known to hold.
-    pub(super) fn latest(&self) -> Revision {
+    /// The revision of what the store is known to hold.
+    #[must_use]
+    pub fn latest(&self) -> Revision {
         Revision {
             epoch: self.epoch.max(self.registry.begun()),
             sequence: self.registry.applied,

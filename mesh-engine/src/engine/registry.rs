@@ -91,7 +91,7 @@ pub(super) struct Registry {
     pub wishes: BTreeMap<PluginName, Stored<WishRecord>>,
     pub splits: BTreeMap<PluginName, Stored<SplitRecord>>,
     pub coordinators: BTreeMap<NodeId, Stored<CoordinatorRecord>>,
-    epoch: Option<Stored<EpochRecord>>,
+    pub epoch: Option<Stored<EpochRecord>>,
     pub lease: Option<Stored<LeaseRecord>>,
     pub by_node: BTreeMap<NodeId, BTreeSet<InstanceId>>,
     pub specs: BTreeMap<SpecId, SpecState>,
@@ -241,8 +241,8 @@ impl Registry {
                     };
                     self.splits.insert(plugin.clone(), stored);
                 }
-                let before = before.as_ref().map(|stored| &stored.record.split);
-                if before != self.split(plugin).as_ref() {
+                let before = before.and_then(|stored| stored.record.split());
+                if before != self.split(plugin) {
                     changes.splits.insert(plugin.clone());
                 }
                 return;
@@ -426,8 +426,7 @@ impl Registry {
 
     /// Which versions of a plugin get which shares of its calls, as the table has it.
     pub fn split(&self, plugin: &PluginName) -> Option<Split> {
-        let stored = self.splits.get(plugin)?;
-        Some(stored.record.split.clone())
+        self.splits.get(plugin)?.record.split()
     }
 
     /// What operators want of a plugin.

@@ -23,8 +23,7 @@ const KEPT_BYTES: usize = 512 * 1024;
 #[derive(Debug)]
 pub(super) struct Intent {
     pub key: Key,
-    /// `None`: it is deleted.
-    pub record: Option<Record>,
+    pub record: Record,
 }
 
 #[derive(Debug)]
@@ -89,11 +88,18 @@ impl Engine {
                     groups: groups.clone(),
                 };
                 request.notes = self.registry.check_split(&split)?;
-                request
-                    .plan
-                    .extend(self.split_intent(split, operation, now));
+                let intent = self.split_intent(split, operation, now);
+                request.plan.extend(intent);
             }
-            Change::ClearSplit => request.plan.extend(self.clear_split_intent(plugin)),
+            Change::ClearSplit => {
+                let none = Split {
+                    plugin: plugin.clone(),
+                    shares: BTreeMap::new(),
+                    groups: Vec::new(),
+                };
+                let intent = self.split_intent(none, operation, now);
+                request.plan.extend(intent);
+            }
         }
         let planned = |it: &PluginName| {
             it == plugin || request.plan.iter().any(|to| to.key.wished() == Some(it))
@@ -151,13 +157,13 @@ impl Engine {
             (Change::Enable, None | Some(Wish::Enabled))
             | (Change::Disable, Some(Wish::Disabled))
             | (Change::Unload { .. }, Some(Wish::Unloaded)) => return None,
-            (Change::Enable, Some(Wish::Disabled)) => None,
-            (Change::Enable, Some(Wish::Unloaded)) => Some(Wish::Enabled),
-            (Change::Disable, _) => Some(Wish::Disabled),
-            (Change::Unload { .. }, _) => Some(Wish::Unloaded),
+            // The record stays, so that it is known who enabled it, and why.
+            (Change::Enable, Some(Wish::Disabled | Wish::Unloaded)) => Wish::Enabled,
+            (Change::Disable, _) => Wish::Disabled,
+            (Change::Unload { .. }, _) => Wish::Unloaded,
             (Change::Split { .. } | Change::ClearSplit, _) => return None,
         };
-        let record = wish.map(|wish| WishRecord {
+        let record = WishRecord {
             wish,
             by: operation.by.clone(),
             reason: operation.reason.clone(),
@@ -166,10 +172,10 @@ impl Engine {
                 Wish::Unloaded => self.kept(&plugin),
                 Wish::Enabled | Wish::Disabled => Vec::new(),
             },
-        });
+        };
         Some(Intent {
             key: Key::Wish(plugin),
-            record: record.map(Record::Wish),
+            record: Record::Wish(record),
         })
     }
 
@@ -203,7 +209,7 @@ impl Engine {
     }
 
     /// What the record of a key shall be, if a request is writing it.
-    pub(super) fn wished_shall(&self, key: &Key) -> Option<Option<Record>> {
+    pub(super) fn wished_shall(&self, key: &Key) -> Option<Record> {
         let request = self.requests.open.get(self.requests.writing.get(key)?)?;
         let intent = request.plan.front().filter(|intent| intent.key == *key)?;
         (!self.is_fulfilled(intent)).then(|| intent.record.clone())
@@ -211,15 +217,15 @@ impl Engine {
 
     fn is_fulfilled(&self, intent: &Intent) -> bool {
         match (&intent.key, &intent.record) {
-            (Key::Wish(plugin), Some(Record::Wish(wish))) => {
+            (Key::Wish(plugin), Record::Wish(wish)) => {
                 let stored = self.registry.wishes.get(plugin);
                 stored.is_some_and(|stored| wish.is_same(&stored.record))
             }
-            (Key::Split(plugin), Some(Record::Split(split))) => {
+            (Key::Split(plugin), Record::Split(split)) => {
                 let stored = self.registry.splits.get(plugin);
                 stored.is_some_and(|stored| *split == stored.record)
             }
-            (key, _) => self.registry.sequence_of(key) == 0,
+            _ => true,
         }
     }
 

@@ -48,7 +48,7 @@ impl Registry {
     pub fn is_known(&self, plugin: &PluginName) -> bool {
         self.graph.specs_of(plugin).next().is_some()
             || self.wishes.contains_key(plugin)
-            || self.splits.contains_key(plugin)
+            || self.split(plugin).is_some()
     }
 
     /// The versions of a plugin that have an instance.
@@ -107,17 +107,14 @@ impl Registry {
 }
 
 impl Engine {
-    /// The record of a split; `None`: it is so already.
+    /// The record of a split, or of one without shares that clears it: so it is known who did it, and
+    /// why. `None`: it is so already.
     pub(super) fn split_intent(
         &self,
         split: Split,
         operation: &Operation,
         now: Timestamp,
     ) -> Option<Intent> {
-        let stored = self.registry.splits.get(&split.plugin);
-        if stored.is_some_and(|stored| stored.record.split == split) {
-            return None;
-        }
         let key = Key::Split(split.plugin.clone());
         let record = SplitRecord {
             split,
@@ -125,27 +122,21 @@ impl Engine {
             reason: operation.reason.clone(),
             since: now,
         };
-        Some(Intent {
+        let is_news = self.registry.split(&operation.plugin) != record.split();
+        is_news.then_some(Intent {
             key,
-            record: Some(Record::Split(record)),
-        })
-    }
-
-    pub(super) fn clear_split_intent(&self, plugin: &PluginName) -> Option<Intent> {
-        let stored = self.registry.splits.contains_key(plugin);
-        stored.then(|| Intent {
-            key: Key::Split(plugin.clone()),
-            record: None,
+            record: Record::Split(record),
         })
     }
 
     /// The splits, by plugin; of one plugin only its own.
     #[must_use]
     pub fn splits(&self, plugin: Option<&PluginName>) -> Vec<SplitView> {
-        let splits = self.registry.splits.values();
-        let splits = splits.filter(|it| plugin.is_none_or(|name| it.record.split.plugin == *name));
-        splits
-            .map(|stored| self.split_view(&stored.record))
+        let records = self.registry.splits.values().map(|stored| &stored.record);
+        records
+            .filter(|it| plugin.is_none_or(|name| it.split.plugin == *name))
+            .filter(|it| !it.split.shares.is_empty())
+            .map(|it| self.split_view(it))
             .collect()
     }
 

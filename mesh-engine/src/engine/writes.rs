@@ -157,7 +157,7 @@ impl Engine {
                 Key::Node(node) => self.node_shall(node),
                 Key::Instance(id) => self.instance_shall(*id, now),
                 Key::Wish(_) | Key::Split(_) => {
-                    self.wished_shall(&key).map_or(Shall::Stay, Shall::from)
+                    self.wished_shall(&key).map_or(Shall::Stay, Shall::Be)
                 }
                 Key::Coordinator(name) => match self.renewal(name, now) {
                     Some(record) => Shall::Be(Record::Coordinator(record)),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Which versions get which shares of a plugin's calls, who says so, why and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitRecord {
-    /// The shares and test groups.
+    /// The shares and test groups; without shares it was cleared.
     pub split: Split,
     /// Who, as far as is known.
     pub by: String,
@@ -15,4 +15,12 @@ pub struct SplitRecord {
     pub reason: String,
     /// Since when, by the clock of the coordinator that took it.
     pub since: Timestamp,
+}
+
+impl SplitRecord {
+    /// The split, if there is one.
+    #[must_use]
+    pub fn split(&self) -> Option<Split> {
+        (!self.split.shares.is_empty()).then(|| self.split.clone())
+    }
 }

@@ -388,6 +388,89 @@ pub struct WatchResponse {
     #[prost(message, optional, tag = "1")]
     pub update: ::core::option::Option<super::super::control::v1::TableUpdate>,
 }
+/// ListHistoryRequest selects entries of the audit.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListHistoryRequest {
+    /// Only what is about this plugin, node or instance; empty: all.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Only what was stored since, in milliseconds since 1970; 0: ever.
+    #[prost(uint64, tag = "2")]
+    pub since_ms: u64,
+    /// The last so many, at most 10000; 0: 100.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
+/// ListHistoryResponse lists entries of the audit.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListHistoryResponse {
+    /// The entries, oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<HistoryEntry>,
+}
+/// WatchHistoryRequest selects entries of the audit.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchHistoryRequest {
+    /// Only what is about this plugin, node or instance; empty: all.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// WatchHistoryResponse is one entry of the audit, or says that the watch has begun.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchHistoryResponse {
+    /// The entry; absent in the first message: all that is stored from now on follows.
+    #[prost(message, optional, tag = "1")]
+    pub entry: ::core::option::Option<HistoryEntry>,
+}
+/// HistoryEntry is one entry of the audit.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryEntry {
+    /// Its place in the audit; grows.
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    /// The change of the registry that it follows from.
+    #[prost(message, optional, tag = "2")]
+    pub revision: ::core::option::Option<super::super::control::v1::Revision>,
+    /// When, by the store's clock, in milliseconds since 1970.
+    #[prost(uint64, tag = "3")]
+    pub at_ms: u64,
+    /// What it is about: instance, wish, split, node, office, coordinator, table.
+    #[prost(string, tag = "4")]
+    pub kind: ::prost::alloc::string::String,
+    /// The plugin; may be empty, as all names here.
+    #[prost(string, tag = "5")]
+    pub plugin: ::prost::alloc::string::String,
+    /// Its version.
+    #[prost(string, tag = "6")]
+    pub version: ::prost::alloc::string::String,
+    /// The node.
+    #[prost(string, tag = "7")]
+    pub node: ::prost::alloc::string::String,
+    /// The instance.
+    #[prost(string, tag = "8")]
+    pub instance: ::prost::alloc::string::String,
+    /// How it was; empty: there was no such one.
+    #[prost(string, tag = "9")]
+    pub from: ::prost::alloc::string::String,
+    /// How it is.
+    #[prost(string, tag = "10")]
+    pub to: ::prost::alloc::string::String,
+    /// What did it: operator, agent, coordinator, or graph (it follows from the graph of dependencies).
+    #[prost(string, tag = "11")]
+    pub by_kind: ::prost::alloc::string::String,
+    /// Who did it, with what is known of them.
+    #[prost(string, tag = "12")]
+    pub by: ::prost::alloc::string::String,
+    /// Why, for a person.
+    #[prost(string, tag = "13")]
+    pub reason: ::prost::alloc::string::String,
+    /// The key of the registry's record whose change led to it; empty: not known.
+    #[prost(string, tag = "14")]
+    pub cause: ::prost::alloc::string::String,
+    /// Nobody saw it happen: it was found when the registry was read anew.
+    #[prost(bool, tag = "15")]
+    pub found: bool,
+}
 /// NodeStanding is how a node is in touch with the coordinators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -847,6 +930,56 @@ pub mod mesh_admin_client {
                 .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "Watch"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// ListHistory reads back from the audit what happened.
+        pub async fn list_history(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListHistoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListHistoryResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plugmesh.admin.v1.MeshAdmin/ListHistory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "ListHistory"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// WatchHistory sends each entry of the audit from now on, as it is stored.
+        pub async fn watch_history(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchHistoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchHistoryResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plugmesh.admin.v1.MeshAdmin/WatchHistory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "WatchHistory"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -970,6 +1103,28 @@ pub mod mesh_admin_server {
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        /// ListHistory reads back from the audit what happened.
+        async fn list_history(
+            &self,
+            request: tonic::Request<super::ListHistoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListHistoryResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchHistory method.
+        type WatchHistoryStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchHistoryResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// WatchHistory sends each entry of the audit from now on, as it is stored.
+        async fn watch_history(
+            &self,
+            request: tonic::Request<super::WatchHistoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchHistoryStream>,
+            tonic::Status,
+        >;
     }
     /// MeshAdmin is what a coordinator offers to operators. Errors are gRPC statuses whose details hold
     /// a plugmesh.common.v1.Error.
@@ -1620,6 +1775,97 @@ pub mod mesh_admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plugmesh.admin.v1.MeshAdmin/ListHistory" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListHistorySvc<T: MeshAdmin>(pub Arc<T>);
+                    impl<
+                        T: MeshAdmin,
+                    > tonic::server::UnaryService<super::ListHistoryRequest>
+                    for ListHistorySvc<T> {
+                        type Response = super::ListHistoryResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListHistoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshAdmin>::list_history(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListHistorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plugmesh.admin.v1.MeshAdmin/WatchHistory" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchHistorySvc<T: MeshAdmin>(pub Arc<T>);
+                    impl<
+                        T: MeshAdmin,
+                    > tonic::server::ServerStreamingService<super::WatchHistoryRequest>
+                    for WatchHistorySvc<T> {
+                        type Response = super::WatchHistoryResponse;
+                        type ResponseStream = T::WatchHistoryStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchHistoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshAdmin>::watch_history(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchHistorySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
