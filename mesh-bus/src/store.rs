@@ -45,7 +45,7 @@ pub enum StoreError {
         key: String,
         /// The sequence that was expected.
         expected: u64,
-        /// The sequence that the key has; 0: there is no such key.
+        /// The sequence that the key has, or that of its deletion; 0: nothing is known of it.
         current: u64,
     },
     /// The store can't be reached, or has no leader. Nothing was written.
@@ -115,7 +115,7 @@ struct StoreShared {
     /// The bucket of the session at hand; none while there is no session.
     bucket: Mutex<Option<Bucket>>,
     followers: Mutex<Vec<mpsc::Sender<StoreEvent>>>,
-    /// Followers that ever came; a change asks for a snapshot.
+    /// Followers that ever came, and what else asks for a snapshot.
     joined: AtomicU64,
     join: Notify,
 }
@@ -129,6 +129,12 @@ impl StoreShared {
         self.followers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a snapshot.
+    fn read_anew(&self) {
+        self.joined.fetch_add(1, Ordering::Release);
+        self.join.notify_one();
     }
 
     /// Tells all followers, waiting for those that are slow: the subscription holds the changes
@@ -219,7 +225,7 @@ impl RegistryStore {
     /// [`StoreError`]; after `Conflict` take the newest value from the follower and decide again.
     pub async fn put(&self, key: &str, expected: u64, value: Bytes) -> Result<u64, StoreError> {
         let bucket = self.reachable()?;
-        bucket.write(key, expected, Some(value)).await
+        self.judged(bucket.write(key, expected, Some(value)).await)
     }
 
     /// Deletes a key if its sequence is `expected`. Returns the sequence of the deletion.
@@ -228,7 +234,19 @@ impl RegistryStore {
     /// [`StoreError`], as for [`RegistryStore::put`].
     pub async fn delete(&self, key: &str, expected: u64) -> Result<u64, StoreError> {
         let bucket = self.reachable()?;
-        bucket.write(key, expected, None).await
+        self.judged(bucket.write(key, expected, None).await)
+    }
+
+    fn judged(&self, written: Result<u64, StoreError>) -> Result<u64, StoreError> {
+        if let Err(StoreError::Conflict {
+            expected, current, ..
+        }) = &written
+            && current < expected
+        {
+            // What was told of the key is gone; of what is purged nobody is told.
+            self.shared.read_anew();
+        }
+        written
     }
 
     fn reachable(&self) -> Result<Bucket, StoreError> {
@@ -244,8 +262,7 @@ impl RegistryStore {
     pub fn follow(&self) -> StoreFollower {
         let (sender, events) = mpsc::channel(FOLLOWER_QUEUE);
         self.shared.followers().push(sender);
-        self.shared.joined.fetch_add(1, Ordering::Release);
-        self.shared.join.notify_one();
+        self.shared.read_anew();
         StoreFollower { events }
     }
 }

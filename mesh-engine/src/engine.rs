@@ -310,7 +310,8 @@ impl Engine {
         self.store = StoreState::Current;
         self.epoch = epoch;
         self.publisher.resynchronised(&before, &self.registry);
-        if new_bucket || self.has_gone_back() {
+        let emptied = self.registry.nodes.is_empty() && !before.nodes.is_empty();
+        if new_bucket || emptied || self.has_gone_back() {
             let nodes = before.nodes.keys().cloned().collect();
             self.wait_for_return(Some(nodes), now);
         }

@@ -20,10 +20,12 @@ mod suite {
     mod end_to_end;
     mod faults;
     mod graph;
+    mod impact;
     mod liveness;
     mod nested_drain;
     mod new_plugin;
     mod overload;
+    mod registry;
     mod simulation;
     mod split;
     mod streams;

@@ -40,7 +40,7 @@ const SNAPSHOT: Duration = Duration::from_secs(30);
 
 /// Why following stopped.
 enum Stop {
-    /// Something was missed, or a follower joined: a new snapshot will do.
+    /// Something was missed, or a follower joined, or a key is older than was told: a new snapshot will do.
     Again(String),
     /// The connection or the bucket is gone.
     Broken(String),
@@ -143,6 +143,7 @@ async fn round(shared: &StoreShared, bucket: &Bucket, standing: &mut Standing) -
         heard: now,
         awaited: None,
         current: false,
+        filled: !snapshot.entries.is_empty(),
     };
     follow.run(joined).await
 }
@@ -186,6 +187,8 @@ struct Follow<'a> {
     awaited: Option<(u64, Instant, Instant)>,
     /// `Current` was said.
     current: bool,
+    /// Something was told that the bucket holds.
+    filled: bool,
 }
 
 impl Follow<'_> {
@@ -252,6 +255,7 @@ impl Follow<'_> {
             .ok_or_else(|| odd("no time"))?;
         let value = (!is_deletion(headers)).then(|| message.payload.clone());
         self.position = sequence;
+        self.filled = true;
         self.shared
             .tell(&StoreEvent::Entry {
                 key,
@@ -277,6 +281,10 @@ impl Follow<'_> {
         let last = info.state.last_sequence;
         if millis(info.created) != self.epoch || last < self.position {
             return Err(Stop::Broken("the bucket was made anew".to_owned()));
+        }
+        // What is purged is repeated to nobody.
+        if info.state.messages == 0 && self.filled {
+            return Err(Stop::Again("the bucket was emptied".to_owned()));
         }
         let answered = Instant::now();
         self.awaited.get_or_insert((last, asked, answered));

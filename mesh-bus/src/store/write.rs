@@ -84,7 +84,7 @@ impl Bucket {
             return Err(StoreError::Conflict {
                 key: key.to_owned(),
                 expected,
-                current: newest.value.map_or(0, |_| newest.sequence),
+                current: newest.sequence,
             });
         }
         if unanswered {

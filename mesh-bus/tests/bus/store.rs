@@ -124,7 +124,7 @@ async fn keys_are_written_by_compare_and_set() {
     // What was deleted is as good as never written.
     assert!(matches!(
         store.put("node.a", second, bytes("3")).await,
-        Err(StoreError::Conflict { current: 0, .. })
+        Err(StoreError::Conflict { current, .. }) if current > second
     ));
     let third = store.put("node.a", 0, bytes("3")).await.unwrap();
     view.until(&mut follower, |view| view.last == third).await;
@@ -286,6 +286,38 @@ async fn a_bucket_that_was_made_anew_is_a_new_epoch() {
     let sequence = again.await.unwrap();
     view.until(&mut follower, |view| view.last == sequence)
         .await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_was_purged_is_told_anew_in_whole_or_in_part() {
+    let nats = Nats::start();
+    let store = open(&nats.url());
+    let (mut follower, mut view) = opened(&store).await;
+    let jetstream = async_nats::jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+    let bucket = subject::registry_bucket(&MeshName::default());
+    let stream = jetstream.get_stream(format!("KV_{bucket}")).await.unwrap();
+
+    let kept = store.put("node.a", 0, bytes("1")).await.unwrap();
+    let gone = store.put("node.b", 0, bytes("1")).await.unwrap();
+    view.until(&mut follower, |view| view.keys.len() == 2).await;
+    // Nobody hears of it, but whoever writes by what was told finds out.
+    let purged = stream.purge().filter(format!("$KV.{bucket}.node.b"));
+    purged.await.unwrap();
+    let conflict = store.put("node.b", gone, bytes("2")).await.unwrap_err();
+    assert!(
+        matches!(conflict, StoreError::Conflict { current: 0, .. }),
+        "{conflict}"
+    );
+    view.until(&mut follower, |view| view.keys.len() == 1 && view.current)
+        .await;
+    assert_eq!(view.keys["node.a"].0, kept);
+
+    stream.purge().await.unwrap();
+    view.until(&mut follower, |view| view.keys.is_empty() && view.current)
+        .await;
+    assert_eq!(view.complete, gone, "it goes on from there");
+    assert!(store.put("node.a", 0, bytes("3")).await.unwrap() > gone);
+    view.until(&mut follower, |view| view.keys.len() == 1).await;
 }
 
 #[tokio::test]

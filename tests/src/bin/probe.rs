@@ -1,5 +1,6 @@
 //! The plugin that the suites probe a mesh with. One program plays many plugins: `PROBE_NAME`,
-//! `PROBE_VERSION` and `PROBE_DEPENDS` (such as `base^1.0,other>=2`) say which one,
+//! `PROBE_VERSION` and `PROBE_DEPENDS` (such as `base^1.0,other>=2`, optional with a `?` at the end)
+//! say which one,
 //! `PROBE_CONCURRENCY` how many calls it takes at a time.
 
 use std::cell::Cell;
@@ -174,18 +175,20 @@ fn main() -> ExitCode {
     }
     let depends = env("PROBE_DEPENDS", "");
     for dependency in depends.split(',').filter(|text| !text.is_empty()) {
+        let optional = dependency.strip_suffix('?');
+        let dependency = optional.unwrap_or(dependency);
         let end = dependency
             .find(['^', '~', '>', '<', '=', '*'])
             .unwrap_or(dependency.len());
         let (name, requirement) = dependency.split_at(end);
-        plugin = plugin.depends_on(
-            name,
-            if requirement.is_empty() {
-                "*"
-            } else {
-                requirement
-            },
-        );
+        let requirement = match requirement {
+            "" => "*",
+            some => some,
+        };
+        plugin = match optional {
+            Some(_) => plugin.can_use(name, requirement),
+            None => plugin.depends_on(name, requirement),
+        };
     }
     let name = env("PROBE_NAME", "probe");
     if !env("PROBE_STREAMS", "").is_empty() {

@@ -92,7 +92,7 @@ async fn a_plugins_history_says_who_did_what_and_why_and_a_watch_sees_it_live() 
         .start()
         .await;
     mesh.wait_state("needy", "active").await;
-    until_ends(&mesh, "base", &["instance >active"]).await;
+    settled(&mesh).await;
     let env = vec![("PLUGMESH_COORDINATOR", mesh.coordinator_url())];
     let args = ["watch", "base", "--output", "json"];
     let watch = Process::start(
@@ -220,7 +220,7 @@ async fn nodes_that_come_go_and_are_evicted_are_told_once() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_or_doubled_when_broker_and_coordinator_are_killed() {
+async fn nothing_is_lost_or_doubled_when_broker_or_coordinator_are_killed() {
     let mut mesh = Plan::new().agent("node-a").plugin("probe").start().await;
     mesh.wait_state("probe", "active").await;
     wait::until("its start is told", PATIENCE, || async {
@@ -252,6 +252,8 @@ async fn nothing_is_lost_or_doubled_when_broker_and_coordinator_are_killed() {
                 _ => tokio::time::sleep(Duration::from_millis(1)).await,
             }
         }
+        // One fault at a time: what only a dead coordinator saw can't be told.
+        settled(&mesh).await;
     }
     let entries = until_ends(
         &mesh,

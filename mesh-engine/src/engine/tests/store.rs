@@ -79,6 +79,27 @@ fn a_record_that_vanishes_under_a_living_session_is_written_again() {
 }
 
 #[test]
+fn a_bucket_that_was_emptied_is_written_anew_while_the_table_stays_as_it_is() {
+    let mut world = with_calculator();
+    world.open(0, 2, "b", 1);
+    world.announce(0, 2, vec![report(2, &calculator(), Phase::Ready)]);
+    let table = world.at(0).table.revision();
+    world.store.told.clear();
+    world.reconnect(0);
+    let both = |world: &World| [id(1), id(2)].map(|id| world.state(id));
+    assert_eq!(both(&world), [Some(Active), Some(Active)]);
+    while world.write_one(0) && world.hear_one(0) {
+        assert_eq!(both(&world), [Some(Active), Some(Active)]);
+    }
+    world.settle();
+    assert_eq!(both(&world), [Some(Active), Some(Active)]);
+    assert!(world.at(0).table.revision() > table);
+    let keys = world.store.snapshot().into_iter().map(|it| it.key);
+    let instances = keys.filter(|key| key.starts_with("instance."));
+    assert_eq!(instances.count(), 2);
+}
+
+#[test]
 fn what_agents_say_while_the_store_is_lost_is_recorded_when_it_is_back() {
     let mut world = with_calculator();
     world.disconnect(0);
