@@ -59,7 +59,9 @@ impl fmt::Debug for Queue {
     }
 }
 
-/// Where messages are put in. Dropping it ends them. One task waits on it at a time.
+/// Where messages are put in, until [`MessageSender::finish`]. Dropping it ends nothing: what was given up
+/// half-way must not look whole to the callee. Whoever drops it drops the call, too. One task waits on it
+/// at a time.
 #[derive(Debug)]
 pub struct MessageSender {
     queue: Arc<Queue>,
@@ -108,12 +110,6 @@ impl MessageSender {
         let mut state = self.queue.lock();
         state.ended = true;
         wake(state);
-    }
-}
-
-impl Drop for MessageSender {
-    fn drop(&mut self) {
-        self.finish();
     }
 }
 
@@ -200,9 +196,18 @@ mod tests {
         assert_eq!(source.take(true, &waker), Some(Some("b".into())));
         assert_eq!(sender.taken(2).now_or_never(), Some(2));
         assert_eq!(source.take(false, &waker), None);
-        drop(sender);
+        sender.finish();
         assert_eq!(woken.0.load(Ordering::Relaxed), 2);
         assert_eq!(source.take(false, &waker), Some(None));
+    }
+
+    #[test]
+    fn messages_that_are_given_up_have_no_end() {
+        let (sender, source) = messages(2);
+        sender.try_send("a".into()).unwrap();
+        assert!(source.take(true, Waker::noop()).is_some());
+        drop(sender);
+        assert_eq!(source.take(true, Waker::noop()), None);
     }
 
     #[tokio::test]

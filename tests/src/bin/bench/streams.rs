@@ -120,8 +120,7 @@ async fn send_all(caller: &Caller) -> anyhow::Result<()> {
         for message in numbers() {
             sender.send(message).await;
         }
-        // Dropped here, which ends the messages.
-        drop(sender);
+        sender.finish();
         std::future::pending().await
     };
     let answer: CallOutput = tokio::select! {
