@@ -101,6 +101,8 @@ struct Gateway {
     connections: Gauge,
     /// No more connections and calls are taken.
     stop: CancellationToken,
+    /// Calls that still run are given up.
+    give_up: CancellationToken,
     /// Streams and connections end.
     close: CancellationToken,
     /// The shards' threads end.
@@ -128,7 +130,7 @@ impl Gateway {
         let tasks = context.tasks.child();
         let metrics = GatewayMetrics::new(&context.metrics);
         let stop = context.shutdown.token().child_token();
-        let (close, end) = (CancellationToken::new(), CancellationToken::new());
+        let [give_up, close, end] = std::array::from_fn(|_| CancellationToken::new());
         let compositor = Compositor::new(settings.prefix, crate::manage::definitions());
         let publisher = Publisher::new(compositor, metrics.clone(), table.clone());
         let coordinators = Coordinators::new(
@@ -147,6 +149,7 @@ impl Gateway {
             coordinators: coordinators.clone(),
             notifier: Notifier::default(),
             stopping: stop.clone(),
+            giving_up: give_up.clone(),
         }));
         let sessions = Arc::new(Sessions::new(
             usize::try_from(settings.max_sessions).unwrap_or(usize::MAX),
@@ -188,6 +191,7 @@ impl Gateway {
             room,
             connections: metrics.connections,
             stop,
+            give_up,
             close,
             end,
         };
@@ -261,6 +265,9 @@ impl Gateway {
         if !broken && timeout(grace, calls.idle()).await.is_err() {
             let running = calls.running();
             tracing::warn!(running, ?grace, "requests still run and are given up");
+            self.give_up.cancel();
+            // Their clients are told so.
+            let _ = timeout(CLOSE, calls.idle()).await;
         }
         // They have been told already; some clients may not have taken it.
         let _ = timeout(CLOSE, subscriptions.idle()).await;

@@ -103,6 +103,11 @@ pub async fn run(
             return Err(MeshError::new(ErrorCode::Cancelled, "the client cancelled the request")
                 .at(stream.served_by()));
         }
+        () = shared.giving_up.cancelled() => Err(MeshError::new(
+            ErrorCode::OutcomeUnknown,
+            "the gateway stopped while the call was in flight, and the call took longer than its \
+             gateway.drain_grace",
+        )),
     };
     let place = stream.served_by();
     outbox.flush().await;

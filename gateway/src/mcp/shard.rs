@@ -43,6 +43,8 @@ pub struct Parts {
     pub notifier: Notifier,
     /// Cancelled when the gateway stops.
     pub stopping: CancellationToken,
+    /// Cancelled when calls have had their time to end since then.
+    pub giving_up: CancellationToken,
 }
 
 /// What all shards share.

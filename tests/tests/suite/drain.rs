@@ -113,3 +113,43 @@ async fn streams_of_clients_end_whole_when_their_gateway_stops() {
     let heard = listens.await.unwrap().unwrap();
     assert_eq!(heard.status, 200, "{heard:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_outlives_the_grace_of_its_gateway_is_told_so() {
+    let mut mesh = mesh::Plan::new()
+        .agent("node-a")
+        .plugin("probe")
+        .gateway_lines("drain_grace = \"500ms\"")
+        .start()
+        .await;
+    mesh.wait_tool("probe_sleep").await;
+    let session = Session::begin(&mesh.mcp_url()).await;
+    let arguments = json!({"ms": 60_000});
+    let with_session = tokio::spawn({
+        let (session, arguments) = (session.clone(), arguments.clone());
+        async move { session.call_tool(7, "probe_sleep", arguments).await }
+    });
+    let url = mesh.mcp_url();
+    let without = tokio::spawn(async move {
+        let params = json!({"name": "probe_sleep", "arguments": arguments});
+        mesh::mcp_request(&url, "tools/call", params).await
+    });
+    wait::until("the calls run", mesh::PATIENCE, || async {
+        let answer = mesh.call_tool("probe_running", json!({})).await?;
+        let text = &answer["result"]["content"][0]["text"];
+        anyhow::ensure!(text == "2", "{answer}");
+        anyhow::Ok(())
+    })
+    .await;
+    let gateway = &mut mesh.gateway;
+    tokio::task::block_in_place(|| gateway.stop());
+    let ends = [
+        with_session.await.unwrap().unwrap().json(),
+        without.await.unwrap().unwrap(),
+    ];
+    for end in ends {
+        let data = &end["error"]["data"];
+        assert_eq!(data["code"], "outcome_unknown", "{end}");
+        assert_eq!(data["plugin"], "probe", "{end}");
+    }
+}
