@@ -73,6 +73,8 @@ pub enum Command {
     Watch(WatchArgs),
     /// Read back what happened: who did what, and why
     History(HistoryArgs),
+    /// Export what operators want as a file, or import it
+    Registry(RegistryArgs),
     /// List the tools that the gateway serves
     Tools(ToolsArgs),
     /// Call a tool
@@ -259,6 +261,37 @@ pub struct WatchArgs {
     /// Show the routing table and every change of it instead
     #[arg(long, conflicts_with = "name")]
     pub table: bool,
+}
+
+/// `registry`.
+#[derive(Debug, Args)]
+pub struct RegistryArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub what: RegistryCommand,
+}
+
+/// What `registry` does.
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommand {
+    /// Write what operators want (disabled, unloaded, splits) as TOML
+    Export {
+        #[command(flatten)]
+        ask: CoordinatorFlags,
+        /// Where to (default: stdout)
+        #[arg(long, short, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Show what would change to be as a file says, ask, and do it
+    Import {
+        #[command(flatten)]
+        ask: CoordinatorFlags,
+        /// The file
+        file: PathBuf,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// `history`.

@@ -16,6 +16,7 @@ pub mod new;
 pub mod nodes;
 pub mod plugin;
 pub mod plugins;
+pub mod registry;
 pub mod split;
 pub mod tools;
 pub mod watch;

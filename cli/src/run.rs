@@ -72,6 +72,7 @@ fn dispatch(command: Command, output: Output) -> Result<(), Failure> {
         Command::Nodes(args) => client(commands::nodes::run(args, output)),
         Command::Coordinators(args) => client(commands::coordinators::run(args, output)),
         Command::Graph(args) => client(commands::graph::run(args, output)),
+        Command::Registry(args) => client(commands::registry::run(args, output)),
         Command::History(args) => client(commands::history::run(args, output)),
         Command::Watch(args) => client(commands::watch::run(args, output)),
         Command::Tools(args) => client(commands::tools::run(args, output)),

@@ -46,6 +46,16 @@ pub struct Group {
 }
 
 impl Split {
+    /// No split: it has no shares.
+    #[must_use]
+    pub fn none(plugin: PluginName) -> Self {
+        Self {
+            plugin,
+            shares: BTreeMap::new(),
+            groups: Vec::new(),
+        }
+    }
+
     /// What is wrong with shares and groups that somebody asks for, each as the field and the problem.
     ///
     /// # Errors

@@ -104,22 +104,16 @@ impl FromStr for Key {
             "lease" => return Ok(Self::Lease),
             _ => {}
         }
+        fn named<T: FromStr<Err: fmt::Display>>(name: &str) -> Result<T, String> {
+            name.parse().map_err(|error: T::Err| error.to_string())
+        }
         let (kind, name) = text.split_once('.').unwrap_or((text, ""));
         match kind {
-            "node" => name.parse().map(Self::Node).map_err(|e| bad(e.to_string())),
-            "instance" => name
-                .parse()
-                .map(Self::Instance)
-                .map_err(|e| bad(e.to_string())),
-            "wish" => name.parse().map(Self::Wish).map_err(|e| bad(e.to_string())),
-            "split" => name
-                .parse()
-                .map(Self::Split)
-                .map_err(|e| bad(e.to_string())),
-            "coordinator" => name
-                .parse()
-                .map(Self::Coordinator)
-                .map_err(|e| bad(e.to_string())),
+            "node" => named(name).map(Self::Node).map_err(bad),
+            "instance" => named(name).map(Self::Instance).map_err(bad),
+            "wish" => named(name).map(Self::Wish).map_err(bad),
+            "split" => named(name).map(Self::Split).map_err(bad),
+            "coordinator" => named(name).map(Self::Coordinator).map_err(bad),
             _ => Err(bad(
                 "they begin with node, instance, wish, split or coordinator, or are epoch or lease"
                     .to_owned(),
@@ -259,6 +253,18 @@ pub struct WishRecord {
     /// What was unloaded, so that it can still be shown; newest version first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<Arc<Manifest>>,
+}
+
+impl Wish {
+    /// The wish as written in tables and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::Unloaded => "unloaded",
+        }
+    }
 }
 
 impl WishRecord {

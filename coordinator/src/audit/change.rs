@@ -86,10 +86,9 @@ fn wish(plugin: &PluginName, record: Pair<'_>, entry: AuditEntry) -> Vec<AuditEn
     if same {
         return Vec::new();
     }
-    let word = |wish: Option<&WishRecord>| match wish.map(|it| it.wish) {
-        None | Some(Wish::Enabled) => "enabled".to_owned(),
-        Some(Wish::Disabled) => "disabled".to_owned(),
-        Some(Wish::Unloaded) => "unloaded".to_owned(),
+    let word = |wish: Option<&WishRecord>| {
+        let wish = wish.map_or(Wish::Enabled, |it| it.wish);
+        wish.as_str().to_owned()
     };
     let (from, to) = (word(before.as_ref()), word(after.as_ref()));
     let (by, reason) = match after {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use mesh_core::capability::Capability;
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::PluginName;
+use mesh_core::revision::Revision;
 use mesh_engine::engine::{Change, Engine, Operation, Outcome, PluginFilter, Supposition};
 use mesh_proto::OPERATOR_HEADER;
 use mesh_proto::admin::mesh_admin_server::MeshAdmin;
@@ -13,9 +14,9 @@ use mesh_proto::admin::{
     GetGraphResponse, GetImpactRequest, GetImpactResponse, GetPluginRequest, GetPluginResponse,
     ListCoordinatorsRequest, ListCoordinatorsResponse, ListHistoryRequest, ListHistoryResponse,
     ListNodesRequest, ListNodesResponse, ListPluginsRequest, ListPluginsResponse,
-    ListSplitsRequest, ListSplitsResponse, PluginChangeResponse, SetSplitRequest,
-    UnloadPluginRequest, Upgrade, WatchHistoryRequest, WatchHistoryResponse, WatchRequest,
-    WatchResponse, get_impact_request,
+    ListSplitsRequest, ListSplitsResponse, ListWishesRequest, ListWishesResponse,
+    PluginChangeResponse, SetSplitRequest, SetWishRequest, UnloadPluginRequest, Upgrade,
+    WatchHistoryRequest, WatchHistoryResponse, WatchRequest, WatchResponse, get_impact_request,
 };
 use mesh_proto::control;
 use mesh_proto::convert::WireError;
@@ -202,6 +203,29 @@ impl MeshAdmin for Services {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
+    async fn list_wishes(
+        &self,
+        _: Request<ListWishesRequest>,
+    ) -> Result<Response<ListWishesResponse>, Status> {
+        let look = |engine: &Engine| {
+            let wishes = engine.keys().filter_map(|key| view::wish(engine, &key));
+            (wishes.collect(), engine.latest())
+        };
+        let (wishes, revision) = self.handle.look(look).await.map_err(refuse)?;
+        Ok(Response::new(ListWishesResponse {
+            wishes,
+            revision: Some(revision.into()),
+        }))
+    }
+
+    async fn set_wish(
+        &self,
+        request: Request<SetWishRequest>,
+    ) -> Result<Response<PluginChangeResponse>, Status> {
+        let by = operator(&request);
+        changed(Services::set_wish(self, request.into_inner(), by).await)
+    }
+
     async fn list_history(
         &self,
         request: Request<ListHistoryRequest>,
@@ -240,6 +264,19 @@ impl Services {
         reason: String,
         by: String,
     ) -> Result<Outcome, MeshError> {
+        self.carry_out_if(field, name, change, reason, by, None)
+            .await
+    }
+
+    pub(super) async fn carry_out_if(
+        &self,
+        field: &str,
+        name: &str,
+        change: Change,
+        reason: String,
+        by: String,
+        expected: Option<Revision>,
+    ) -> Result<Outcome, MeshError> {
         let plugin = plugin_name(field, name)?;
         if reason.len() > MAX_REASON {
             let problem = format!("has {} bytes, {MAX_REASON} is the most", reason.len());
@@ -250,6 +287,7 @@ impl Services {
             change,
             by,
             reason,
+            expected,
         };
         tracing::info!(
             plugin = name,

@@ -1,9 +1,11 @@
 //! What operators are shown, on the wire.
 
+use mesh_core::revision::Revision;
 use mesh_engine::engine::{
-    Affected, CoordinatorView, GraphNode, GraphView, Impact, NodeStanding, NodeView, Outcome,
-    PluginView, SplitShare, SplitView,
+    Affected, CoordinatorView, Engine, GraphNode, GraphView, Impact, NodeStanding, NodeView,
+    Outcome, PluginView, SplitShare, SplitView,
 };
+use mesh_engine::record::{Key, Record};
 use mesh_proto::{admin, control};
 
 pub(super) fn plugin(own: PluginView) -> admin::PluginView {
@@ -116,4 +118,31 @@ pub(super) fn split(own: SplitView) -> admin::SplitView {
         reason: own.reason,
         since_ms: own.since.0,
     }
+}
+
+/// What operators want by a record; `None`: it says nothing of that.
+pub(super) fn wish(engine: &Engine, key: &Key) -> Option<admin::WishView> {
+    let plugin = key.wished()?.to_string();
+    let (record, sequence) = engine.record(key)?;
+    let (state, split, by, reason, since) = match record {
+        Record::Wish(own) => (own.wish.as_str(), None, own.by, own.reason, own.since),
+        Record::Split(own) => {
+            let split = Some(own.split.into());
+            ("", split, own.by, own.reason, own.since)
+        }
+        _ => return None,
+    };
+    let revision = Revision {
+        sequence,
+        ..engine.latest()
+    };
+    Some(admin::WishView {
+        plugin,
+        state: state.to_owned(),
+        split,
+        by,
+        reason,
+        since_ms: since.0,
+        revision: Some(revision.into()),
+    })
 }

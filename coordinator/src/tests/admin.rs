@@ -4,8 +4,9 @@ use super::*;
 use mesh_proto::admin::get_impact_request::Supposition;
 use mesh_proto::admin::{
     DisablePluginRequest, EnablePluginRequest, GetGraphRequest, GetImpactRequest, GetPluginRequest,
-    UnloadPluginRequest, Upgrade, WatchRequest,
+    ListWishesRequest, SetWishRequest, UnloadPluginRequest, Upgrade, WatchRequest,
 };
+use mesh_proto::control::{Revision, TrafficSplit, VersionShare};
 use tonic::{Code, Status};
 
 async fn chain() -> (Bench, Agent) {
@@ -170,6 +171,83 @@ async fn bad_questions_get_one_clear_error_each() {
         let error = error(&status);
         assert!(error.starts_with(text), "{error}");
     }
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_wish_is_changed_only_as_it_was_listed() {
+    let (bench, _agent) = chain().await;
+    let mut admin = bench.admin();
+    let empty = admin.list_wishes(ListWishesRequest {}).await;
+    let empty = empty.unwrap().into_inner();
+    assert!(empty.wishes.is_empty(), "{empty:?}");
+    let set = |state: &str, expected: Option<Revision>| SetWishRequest {
+        plugin: "base".into(),
+        state: state.into(),
+        reason: "imported".into(),
+        expected,
+        split: None,
+    };
+    let none = empty.revision.map(|revision| Revision {
+        sequence: 0,
+        ..revision
+    });
+    admin.set_wish(set("disabled", none)).await.unwrap();
+    bench.until("base", InstanceState::Initialized).await;
+    let listed = admin.list_wishes(ListWishesRequest {}).await;
+    let listed = listed.unwrap().into_inner().wishes.remove(0);
+    assert_eq!(
+        (listed.plugin.as_str(), listed.state.as_str()),
+        ("base", "disabled")
+    );
+    assert_eq!(listed.reason, "imported");
+    let split = || {
+        Some(TrafficSplit {
+            shares: vec![VersionShare {
+                version: "1.0.0".into(),
+                weight: 1,
+            }],
+            ..TrafficSplit::default()
+        })
+    };
+    let both = SetWishRequest {
+        split: split(),
+        ..set("disabled", none)
+    };
+    for (request, text) in [
+        (
+            set("enabled", none),
+            "invalid_argument: expected: what operators want of base has changed",
+        ),
+        (
+            set("enabled", None),
+            "invalid_argument: expected: is missing: list the wishes",
+        ),
+        (
+            set("off", none),
+            "invalid_argument: state: \"off\" is none: use enabled",
+        ),
+        (both, "invalid_argument: split: is given beside a state"),
+    ] {
+        let error = error(&admin.set_wish(request).await.unwrap_err());
+        assert!(error.starts_with(text), "{error}");
+    }
+    admin
+        .set_wish(set("enabled", listed.revision))
+        .await
+        .unwrap();
+    bench.until("base", InstanceState::Active).await;
+
+    let share = |split, expected| SetWishRequest {
+        split,
+        ..set("", expected)
+    };
+    admin.set_wish(share(split(), none)).await.unwrap();
+    let listed = admin.list_wishes(ListWishesRequest {}).await;
+    let mut wishes = listed.unwrap().into_inner().wishes.into_iter();
+    let listed = wishes.find(|wish| wish.split.is_some()).unwrap();
+    assert!(admin.set_wish(share(None, none)).await.is_err());
+    admin.set_wish(share(None, listed.revision)).await.unwrap();
     bench.stop().await;
 }
 

@@ -191,6 +191,8 @@ pub struct Operation {
     pub by: String,
     /// Why; may be empty.
     pub reason: String,
+    /// Only if the registry's record of it is of this revision still (sequence 0: there is none).
+    pub expected: Option<Revision>,
 }
 
 /// What shall be done with a plugin.

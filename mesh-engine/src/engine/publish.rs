@@ -55,10 +55,8 @@ impl Publisher {
             .filter(|spec| here(before, spec) != here(after, spec));
         self.changed.specs.extend(changed.cloned());
         let node = |registry: &Registry, name: &NodeId| {
-            registry
-                .nodes
-                .get(name)
-                .map(|stored| stored.record.route.clone())
+            let stored = registry.nodes.get(name);
+            stored.map(|stored| stored.record.route.clone())
         };
         let names = before.nodes.keys().chain(after.nodes.keys());
         let changed = names.filter(|name| node(before, name) != node(after, name));

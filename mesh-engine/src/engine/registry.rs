@@ -31,6 +31,16 @@ pub(super) struct Stored<T> {
     pub at: Timestamp,
 }
 
+impl<T> Stored<T> {
+    fn of(record: T, (sequence, at): (u64, Timestamp)) -> Self {
+        Self {
+            record,
+            sequence,
+            at,
+        }
+    }
+}
+
 /// One instance: what is stored and what follows. `derived` is `None` while its node is not here in
 /// the same generation; then nobody is told of it.
 #[derive(Debug, Clone)]
@@ -136,9 +146,10 @@ impl Registry {
         &mut self,
         key: &str,
         value: Option<&[u8]>,
-        (sequence, at): (u64, Timestamp),
+        stored: (u64, Timestamp),
         changes: &mut Changes,
     ) -> Result<Key, RecordError> {
+        let sequence = stored.0;
         self.applied = self.applied.max(sequence);
         let key: Key = key.parse()?;
         self.unreadable.remove(&key);
@@ -152,7 +163,7 @@ impl Registry {
             self.unreadable
                 .insert(key.clone(), Unreadable { sequence, newer });
         }
-        self.apply(&key, record, sequence, at, changes);
+        self.apply(&key, record, stored, changes);
         error.map_or(Ok(key), Err)
     }
 
@@ -173,11 +184,7 @@ impl Registry {
             Key::Epoch => self.epoch.as_ref().map(|stored| stored.sequence),
             Key::Lease => self.lease.as_ref().map(|stored| stored.sequence),
         };
-        let unreadable = || {
-            self.unreadable
-                .get(key)
-                .map(|unreadable| unreadable.sequence)
-        };
+        let unreadable = || self.unreadable.get(key).map(|it| it.sequence);
         stored.or_else(unreadable).unwrap_or(0)
     }
 
@@ -186,31 +193,22 @@ impl Registry {
         &mut self,
         key: &Key,
         value: Option<Record>,
-        sequence: u64,
-        at: Timestamp,
+        stored: (u64, Timestamp),
         changes: &mut Changes,
     ) {
-        self.applied = self.applied.max(sequence);
+        self.applied = self.applied.max(stored.0);
         let mut work = Work::default();
         match (key, value) {
             (Key::Node(node), value) => {
                 let record = match value {
-                    Some(Record::Node(record)) => Some(Stored {
-                        record,
-                        sequence,
-                        at,
-                    }),
+                    Some(Record::Node(record)) => Some(Stored::of(record, stored)),
                     _ => None,
                 };
                 self.apply_node(node, record, &mut work, changes);
             }
             (Key::Instance(id), value) => {
                 let record = match value {
-                    Some(Record::Instance(record)) => Some(Stored {
-                        record,
-                        sequence,
-                        at,
-                    }),
+                    Some(Record::Instance(record)) => Some(Stored::of(record, stored)),
                     _ => None,
                 };
                 self.apply_instance(*id, record, &mut work, changes);
@@ -222,24 +220,16 @@ impl Registry {
                     if record.wish == Wish::Unloaded {
                         self.unloaded.insert(plugin.clone());
                     }
-                    let stored = Stored {
-                        record,
-                        sequence,
-                        at,
-                    };
-                    self.wishes.insert(plugin.clone(), stored);
+                    self.wishes
+                        .insert(plugin.clone(), Stored::of(record, stored));
                 }
                 self.touch_plugin(plugin, &mut work);
             }
             (Key::Split(plugin), value) => {
                 let before = self.splits.remove(plugin);
                 if let Some(Record::Split(record)) = value {
-                    let stored = Stored {
-                        record,
-                        sequence,
-                        at,
-                    };
-                    self.splits.insert(plugin.clone(), stored);
+                    self.splits
+                        .insert(plugin.clone(), Stored::of(record, stored));
                 }
                 let before = before.and_then(|stored| stored.record.split());
                 if before != self.split(plugin) {
@@ -251,33 +241,21 @@ impl Registry {
             (Key::Coordinator(name), value) => {
                 self.coordinators.remove(name);
                 if let Some(Record::Coordinator(record)) = value {
-                    let stored = Stored {
-                        record,
-                        sequence,
-                        at,
-                    };
-                    self.coordinators.insert(name.clone(), stored);
+                    self.coordinators
+                        .insert(name.clone(), Stored::of(record, stored));
                 }
                 return;
             }
             (Key::Epoch, value) => {
                 self.epoch = match value {
-                    Some(Record::Epoch(record)) => Some(Stored {
-                        record,
-                        sequence,
-                        at,
-                    }),
+                    Some(Record::Epoch(record)) => Some(Stored::of(record, stored)),
                     _ => None,
                 };
                 return;
             }
             (Key::Lease, value) => {
                 self.lease = match value {
-                    Some(Record::Lease(record)) => Some(Stored {
-                        record,
-                        sequence,
-                        at,
-                    }),
+                    Some(Record::Lease(record)) => Some(Stored::of(record, stored)),
                     _ => None,
                 };
                 return;
@@ -300,9 +278,7 @@ impl Registry {
     }
 
     pub fn generation(&self, node: &NodeId) -> Option<Generation> {
-        self.nodes
-            .get(node)
-            .map(|stored| stored.record.route.generation)
+        self.nodes.get(node).map(|it| it.record.route.generation)
     }
 
     fn apply_node(

@@ -11,7 +11,7 @@ use crate::record::{Key, Record, Wish, WishRecord};
 use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_core::id::PluginName;
 use mesh_core::manifest::Manifest;
-use mesh_core::revision::Timestamp;
+use mesh_core::revision::{Revision, Timestamp};
 use mesh_core::split::Split;
 
 /// How long a request may take, in milliseconds.
@@ -28,6 +28,8 @@ pub(super) struct Intent {
 
 #[derive(Debug)]
 struct Request {
+    /// The revision that a record must have until it is written.
+    expected: Option<(Key, Revision)>,
     /// The first is being written.
     plan: VecDeque<Intent>,
     changed: Vec<PluginName>,
@@ -70,7 +72,16 @@ impl Engine {
             let text = format!("there is no plugin {plugin}; list those that are there");
             return Err(MeshError::new(ErrorCode::NotFound, text));
         }
+        let key = match operation.change {
+            Change::Split { .. } | Change::ClearSplit => Key::Split(plugin.clone()),
+            _ => Key::Wish(plugin.clone()),
+        };
+        let expected = operation.expected.map(|revision| (key, revision));
+        if self.is_overtaken(&expected) {
+            return Err(overtaken(plugin));
+        }
         let mut request = Request {
+            expected,
             plan: VecDeque::new(),
             changed: Vec::new(),
             affected: Vec::new(),
@@ -83,22 +94,18 @@ impl Engine {
             }
             Change::Split { shares, groups } => {
                 let split = Split {
-                    plugin: plugin.clone(),
                     shares: shares.clone(),
                     groups: groups.clone(),
+                    ..Split::none(plugin.clone())
                 };
                 request.notes = self.registry.check_split(&split)?;
-                let intent = self.split_intent(split, operation, now);
-                request.plan.extend(intent);
+                request
+                    .plan
+                    .extend(self.split_intent(split, operation, now));
             }
             Change::ClearSplit => {
-                let none = Split {
-                    plugin: plugin.clone(),
-                    shares: BTreeMap::new(),
-                    groups: Vec::new(),
-                };
-                let intent = self.split_intent(none, operation, now);
-                request.plan.extend(intent);
+                let none = Split::none(plugin.clone());
+                request.plan.extend(self.split_intent(none, operation, now));
             }
         }
         let planned = |it: &PluginName| {
@@ -148,6 +155,13 @@ impl Engine {
             request.affected = affected;
         }
         Ok(())
+    }
+
+    fn is_overtaken(&self, expected: &Option<(Key, Revision)>) -> bool {
+        expected.as_ref().is_some_and(|(key, revision)| {
+            let sequence = self.registry.sequence_of(key);
+            (self.latest().epoch, sequence) != (revision.epoch, revision.sequence)
+        })
     }
 
     /// The wish that a plugin gets; `None`: it has it already.
@@ -238,6 +252,11 @@ impl Engine {
         let request = self.requests.open.get(&id);
         let front = request.and_then(|request| request.plan.front());
         if !front.is_some_and(|intent| self.is_fulfilled(intent)) {
+            if request.is_some_and(|request| self.is_overtaken(&request.expected))
+                && let Some(plugin) = key.wished()
+            {
+                self.give_up(id, overtaken(plugin));
+            }
             return;
         }
         self.requests.writing.remove(key);
@@ -334,6 +353,13 @@ fn unreachable_store() -> MeshError {
         "the registry's store can't be reached, so nothing can be changed now; running plugins go \
          on. Try again when NATS is back",
     )
+}
+
+fn overtaken(plugin: &PluginName) -> MeshError {
+    let text = format!(
+        "expected: what operators want of {plugin} has changed meanwhile: look at it and decide again"
+    );
+    MeshError::new(ErrorCode::InvalidArgument, text)
 }
 
 fn still_required(plugin: &PluginName, losers: &[Loser]) -> MeshError {

@@ -137,7 +137,7 @@ fn is_version_of(label: &str, plugin: &PluginName) -> bool {
 impl Registry {
     fn suppose_record(&mut self, key: Key, record: Option<Record>) {
         let at = (self.applied + 1, Timestamp::default());
-        self.apply(&key, record, at.0, at.1, &mut Changes::default());
+        self.apply(&key, record, at, &mut Changes::default());
     }
 
     fn hold_back(&mut self, plugin: &PluginName) {

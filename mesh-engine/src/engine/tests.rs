@@ -323,11 +323,16 @@ impl World {
     }
 
     pub fn begin(&mut self, plugin: &str, change: Change) {
+        self.begin_if(plugin, change, None);
+    }
+
+    pub fn begin_if(&mut self, plugin: &str, change: Change, expected: Option<Revision>) {
         let operation = Operation {
             plugin: plugin.parse().unwrap(),
             change,
             by: "ann".into(),
             reason: "a test".into(),
+            expected,
         };
         let request = RequestId(1);
         self.at(0).said.clear();

@@ -388,6 +388,63 @@ pub struct WatchResponse {
     #[prost(message, optional, tag = "1")]
     pub update: ::core::option::Option<super::super::control::v1::TableUpdate>,
 }
+/// ListWishesRequest asks for all wishes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListWishesRequest {}
+/// ListWishesResponse lists what operators want.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListWishesResponse {
+    /// The wishes, by kind and plugin; also those that were taken back.
+    #[prost(message, repeated, tag = "1")]
+    pub wishes: ::prost::alloc::vec::Vec<WishView>,
+    /// The revision of the registry that this shows.
+    #[prost(message, optional, tag = "2")]
+    pub revision: ::core::option::Option<super::super::control::v1::Revision>,
+}
+/// WishView is what operators want of one plugin: a state or a split.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WishView {
+    /// The plugin.
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+    /// enabled, disabled or unloaded; empty: it is a split.
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    /// How the plugin's calls are shared out; without shares: it was cleared.
+    #[prost(message, optional, tag = "3")]
+    pub split: ::core::option::Option<super::super::control::v1::TrafficSplit>,
+    /// Who wants it, as far as is known.
+    #[prost(string, tag = "4")]
+    pub by: ::prost::alloc::string::String,
+    /// Why; may be empty.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// Since when, in milliseconds since 1970.
+    #[prost(uint64, tag = "6")]
+    pub since_ms: u64,
+    /// The revision of the registry that it came with.
+    #[prost(message, optional, tag = "7")]
+    pub revision: ::core::option::Option<super::super::control::v1::Revision>,
+}
+/// SetWishRequest is what shall be wanted of a plugin.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SetWishRequest {
+    /// The plugin.
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+    /// enabled, disabled or unloaded; empty: it is a split.
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    /// How the plugin's calls are shared out; without shares: it is cleared.
+    #[prost(message, optional, tag = "3")]
+    pub split: ::core::option::Option<super::super::control::v1::TrafficSplit>,
+    /// Why; kept and shown.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// The wish's revision when it was listed; with the sequence 0 and the registry's epoch: there was none.
+    #[prost(message, optional, tag = "5")]
+    pub expected: ::core::option::Option<super::super::control::v1::Revision>,
+}
 /// ListHistoryRequest selects entries of the audit.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListHistoryRequest {
@@ -930,6 +987,56 @@ pub mod mesh_admin_client {
                 .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "Watch"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// ListWishes lists what operators want of plugins, for an export.
+        pub async fn list_wishes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListWishesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWishesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plugmesh.admin.v1.MeshAdmin/ListWishes",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "ListWishes"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// SetWish changes what operators want of a plugin if nobody has changed it since it was listed.
+        pub async fn set_wish(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetWishRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PluginChangeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plugmesh.admin.v1.MeshAdmin/SetWish",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "SetWish"));
+            self.inner.unary(req, path, codec).await
+        }
         /// ListHistory reads back from the audit what happened.
         pub async fn list_history(
             &mut self,
@@ -1103,6 +1210,22 @@ pub mod mesh_admin_server {
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        /// ListWishes lists what operators want of plugins, for an export.
+        async fn list_wishes(
+            &self,
+            request: tonic::Request<super::ListWishesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWishesResponse>,
+            tonic::Status,
+        >;
+        /// SetWish changes what operators want of a plugin if nobody has changed it since it was listed.
+        async fn set_wish(
+            &self,
+            request: tonic::Request<super::SetWishRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PluginChangeResponse>,
+            tonic::Status,
+        >;
         /// ListHistory reads back from the audit what happened.
         async fn list_history(
             &self,
@@ -1786,6 +1909,94 @@ pub mod mesh_admin_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plugmesh.admin.v1.MeshAdmin/ListWishes" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListWishesSvc<T: MeshAdmin>(pub Arc<T>);
+                    impl<
+                        T: MeshAdmin,
+                    > tonic::server::UnaryService<super::ListWishesRequest>
+                    for ListWishesSvc<T> {
+                        type Response = super::ListWishesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListWishesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshAdmin>::list_wishes(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListWishesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plugmesh.admin.v1.MeshAdmin/SetWish" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetWishSvc<T: MeshAdmin>(pub Arc<T>);
+                    impl<T: MeshAdmin> tonic::server::UnaryService<super::SetWishRequest>
+                    for SetWishSvc<T> {
+                        type Response = super::PluginChangeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetWishRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshAdmin>::set_wish(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetWishSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -108,6 +108,93 @@ fn bad_flags_and_configuration_name_the_field() {
     transcript.finish();
 }
 
+#[test]
+fn bad_files_of_wishes_name_the_field() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut transcript = Transcript::new("wishes");
+    let run = |file: &str| {
+        let args = ["registry", "import", file];
+        process::run(&process::binary("plugmesh"), &args, &[], folder.path())
+    };
+    let long = format!(
+        "format = 1\n[plugin.a]\nstate = \"disabled\"\nreason = \"{}\"",
+        "x".repeat(1_025)
+    );
+    let rows: &[(&str, &str, &[&str])] = &[
+        ("an empty file", "", &["line 1", "format"]),
+        ("no TOML", "format = ", &["line 1", "TOML"]),
+        ("a newer format", "format = 2", &["format", "release"]),
+        (
+            "an unknown table",
+            "format = 1\n[plugins.a]",
+            &["line 2", "plugins", "split"],
+        ),
+        (
+            "a plugin's name",
+            "format = 1\n[plugin.A]\nstate = \"disabled\"",
+            &["plugin.A", "lowercase"],
+        ),
+        ("no state", "format = 1\n[plugin.a]", &["plugin.a", "state"]),
+        (
+            "an unknown state",
+            "format = 1\n[plugin.a]\nstate = \"off\"",
+            &["plugin.a.state", "line 3", "disabled"],
+        ),
+        (
+            "an unknown field",
+            "format = 1\n[plugin.a]\nstat = \"disabled\"",
+            &["plugin.a", "stat", "reason"],
+        ),
+        (
+            "a long reason",
+            &long,
+            &["plugin.a.reason", "1024", "shorten"],
+        ),
+        (
+            "no weight",
+            "format = 1\n[split.a.shares]\n\"1.0.0\" = 0",
+            &["split.a.shares", "give one"],
+        ),
+        (
+            "no number",
+            "format = 1\n[split.a.shares]\n\"1.0.0\" = \"x\"",
+            &["split.a.shares", "line 3"],
+        ),
+        (
+            "no version",
+            "format = 1\n[split.a.shares]\nx = 1",
+            &["split.a.shares", "line 3"],
+        ),
+        (
+            "a test group",
+            "format = 1\n[split.a]\nshares = {\"1.0.0\" = 1}\n\
+             groups = [{header = \"X y\", value = \"b\", version = \"1.0.0\"}]",
+            &["split.a.groups", "X y", "small letters"],
+        ),
+    ];
+    for (what, text, parts) in rows {
+        std::fs::write(folder.path().join("bad.toml"), text).unwrap();
+        let (code, out, error) = run("bad.toml");
+        assert_eq!((code, out.as_str()), (65, ""), "{what}: {error}");
+        assert_eq!(error.trim_end().lines().count(), 1, "{what}: {error}");
+        check(
+            &mut transcript,
+            what,
+            &error,
+            &[&["bad.toml"], *parts].concat(),
+        );
+    }
+    let (code, _, error) = run("missing.toml");
+    assert_eq!(code, 65, "{error}");
+    check(
+        &mut transcript,
+        "no file",
+        &error,
+        &["missing.toml", "name"],
+    );
+    transcript.finish();
+}
+
 async fn mesh() -> Mesh {
     let mesh = Plan::new()
         .agent("node-a")

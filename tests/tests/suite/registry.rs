@@ -164,3 +164,62 @@ async fn comes_back(how: Loss) {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_operators_want_is_exported_lost_with_the_bucket_and_imported_again() {
+    let mesh = Plan::new()
+        .agent("node-a")
+        .plugin("calculator")
+        .plugin("time")
+        .start()
+        .await;
+    mesh.wait_state("time", "active").await;
+    mesh.wait_state("calculator", "active").await;
+    let ok = |args: &[&str]| {
+        let (code, out, error) = mesh.cli(args);
+        assert_eq!(code, 0, "{args:?}: {out}{error}");
+        out
+    };
+    let path = mesh.folder.path().join("wishes.toml");
+    let file = path.to_str().unwrap();
+    ok(&["disable", "time", "--reason", "maintenance"]);
+    ok(&["split", "calculator", "1.0.0=100"]);
+    ok(&["registry", "export", "--out", file]);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        text.contains("maintenance") && text.contains("[plugin.time]"),
+        "{text}"
+    );
+    // All is as the file says.
+    let out = ok(&["registry", "import", file]);
+    assert!(out.contains("no changes"), "{out}");
+
+    let client = async_nats::connect(mesh.nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let bucket = "KV_pm-default-registry";
+    jetstream.delete_stream(bucket).await.unwrap();
+    mesh.wait_state("time", "active").await;
+    let (code, out, error) = mesh.cli(&["registry", "import", file]);
+    assert_eq!(code, 2, "nobody can be asked: {out}{error}");
+    assert!(out.contains("+ plugin time: disabled"), "{out}");
+    assert!(out.contains("+ split calculator: 1.0.0=100"), "{out}");
+    ok(&["registry", "import", file, "--yes"]);
+    mesh.wait_state("time", "initialized").await;
+    let again = ok(&["registry", "export"]);
+    let body = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(body(&again), body(text.trim_end()));
+    let out = ok(&["registry", "import", file, "--yes"]);
+    assert!(out.contains("no changes"), "{out}");
+
+    // What the file does not want is taken back.
+    std::fs::write(&path, "format = 1").unwrap();
+    let out = ok(&["registry", "import", file, "--yes"]);
+    assert!(out.contains("- plugin time: enabled"), "{out}");
+    mesh.wait_state("time", "active").await;
+    std::fs::write(&path, "format = 1\n[plugin.time]\nstate = \"off\"").unwrap();
+    let (code, _, error) = mesh.cli(&["registry", "import", file]);
+    assert_eq!((code, error.contains("line 3")), (65, true), "{error}");
+}

@@ -266,6 +266,7 @@ fn a_change_of_another_coordinator_in_between_is_overtaken() {
         change,
         by: String::new(),
         reason: String::new(),
+        expected: None,
     };
     for (number, change) in [(0, Change::Disable), (1, UNLOAD)] {
         let request = RequestId(number as u64);
@@ -359,4 +360,58 @@ fn all_versions_of_a_plugin_wait_for_those_who_need_one_of_them() {
         ],
     );
     assert_eq!(world.state(id(4)), Some(Draining));
+}
+
+#[test]
+fn a_change_that_expects_what_is_no_more_is_refused_before_and_while_it_is_written() {
+    let mut world = World::new(2);
+    world.open(0, 1, "a", 7);
+    let base = manifest("base@1.0.0", &[], &[]);
+    world.report(0, 1, report(1, &base, Phase::Ready));
+    let key: Key = "wish.base".parse().unwrap();
+    let now = |world: &World| Revision {
+        sequence: world.coordinators[0].engine.registry.sequence_of(&key),
+        ..world.coordinators[0].engine.latest()
+    };
+    let none = now(&world);
+    assert_eq!(none.sequence, 0);
+    let asked = |world: &mut World, change, expected| {
+        world.begin_if("base", change, Some(expected));
+        world.settle();
+        world.answer().unwrap()
+    };
+    assert!(asked(&mut world, Change::Disable, none).is_ok());
+    let disabled = now(&world);
+    for stale in [
+        none,
+        Revision {
+            epoch: disabled.epoch + 1,
+            ..disabled
+        },
+    ] {
+        let error = asked(&mut world, Change::Enable, stale).unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidArgument);
+        assert!(error.to_string().contains("expected: "), "{error}");
+    }
+    assert_eq!(now(&world), disabled);
+
+    // Another coordinator is faster: the write is refused by the store, and not tried again.
+    world.begin_if("base", Change::Enable, Some(disabled));
+    let operation = Operation {
+        plugin: "base".parse().unwrap(),
+        change: UNLOAD,
+        by: "bob".into(),
+        reason: String::new(),
+        expected: None,
+    };
+    let request = RequestId(2);
+    world.tell(1, Event::Requested { request, operation });
+    assert!(world.write_one(1));
+    world.settle();
+    assert!(world.answer().unwrap().is_err());
+    let wish = world.coordinators[1]
+        .engine
+        .registry
+        .wish(&"base".parse().unwrap());
+    assert_eq!(wish, Some(crate::record::Wish::Unloaded));
 }

@@ -202,6 +202,7 @@ impl Agents {
                     change,
                     by: String::new(),
                     reason: self.next.to_string(),
+                    expected: None,
                 };
                 let request = RequestId(self.next);
                 world.tell(coordinator, Event::Requested { request, operation });

@@ -414,6 +414,7 @@ impl World {
             change,
             by: "an operator".to_owned(),
             reason: request.0.to_string(),
+            expected: None,
         };
         self.step(number, Event::Requested { request, operation });
     }
