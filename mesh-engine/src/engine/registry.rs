@@ -263,8 +263,8 @@ impl Registry {
         }
         match &mut self.deferred {
             Some(deferred) => {
-                deferred.specs.append(&mut work.specs);
-                deferred.instances.append(&mut work.instances);
+                deferred.specs.extend(work.specs);
+                deferred.instances.extend(work.instances);
             }
             None => self.judge(work, changes),
         }
