@@ -13,6 +13,8 @@ mod coordinator;
 mod faults;
 mod job;
 mod ledger;
+mod messages;
+mod own_call;
 mod pipe;
 mod plan;
 mod plugin;

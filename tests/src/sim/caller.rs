@@ -10,10 +10,11 @@ use mesh_core::id::{Generation, InstanceId, NodeId, PluginName};
 use mesh_core::state::InstanceState;
 use mesh_core::table::InstanceRoute;
 use mesh_proto::control::InstanceLoad;
-use router::{CallEvent, CallOutput, CallRequest, CallStream};
+use router::{CallEvent, CallOutput, CallRequest, CallStream, messages};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ledger::{End, RESULT, UPLOAD, payload};
+use super::messages::{QUEUE, feed};
 use super::plan::Script;
 use super::world::{Gateway, World};
 
@@ -31,7 +32,12 @@ const LATE: Duration = Duration::from_millis(100);
 
 /// What a script asks for.
 pub(super) fn request(script: &Script) -> CallRequest {
-    let name = if script.again { "again" } else { "once" };
+    let name = match (script.again, script.wants_open()) {
+        (true, false) => "again",
+        (false, false) => "once",
+        (true, true) => "again-open",
+        (false, true) => "once-open",
+    };
     let capability = Capability::new(CapabilityKind::Service, name).unwrap();
     let body = Bytes::from(payload(script.key, UPLOAD, script.upload));
     let mut request = CallRequest::new(capability, body).with_timeout(script.timeout);
@@ -63,20 +69,34 @@ async fn one(world: &World, gateway: &Gateway, script: &Script) -> End {
         script.gateway,
         script.words()
     ));
+    let mut request = request(script);
+    // It is dropped after the call, which would else take that for the end of the messages.
+    let sender = script.messages.as_ref().map(|_| {
+        let (sender, source) = messages(QUEUE);
+        request.messages = Some(source);
+        sender
+    });
     let mut reading = Reading {
         world,
         gateway,
         script,
-        stream: gateway.router.call(request(script)),
+        stream: gateway.router.call(request),
         chunks: 0,
         served: None,
         home: None,
         gone_since: None,
     };
     reading.first_look();
+    let both = async {
+        tokio::select! {
+            biased;
+            end = reading.read_all() => end,
+            () = feed(world, script, sender.as_ref()) => End::GivenUp,
+        }
+    };
     let end = match script.give_up {
-        None => reading.read_all().await,
-        Some(patience) => match timeout(patience, reading.read_all()).await {
+        None => both.await,
+        Some(patience) => match timeout(patience, both).await {
             Ok(end) => end,
             Err(_) => End::GivenUp,
         },

@@ -70,6 +70,12 @@ pub(super) fn ledger(world: &World) {
             }
             continue;
         };
+        let refused = script.messages.as_ref().is_some_and(|one| one.unwanted);
+        if refused && !record.starts.is_empty() {
+            found.push(format!(
+                "call {key} has messages for one who takes none, and was begun"
+            ));
+        }
         match end {
             End::Well if record.starts.is_empty() => {
                 found.push(format!("call {key} ended well and was never begun"));

@@ -5,19 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mesh_core::error::ErrorCode;
 use mesh_proto::common;
-use mesh_proto::plugin::{PluginFrame, host_frame, plugin_frame};
+use mesh_proto::plugin::{PluginFrame, plugin_frame};
 use prost::Message;
-use router::CallOutput;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 
-use super::caller::{check_chunk, check_end, request};
-use super::ledger::{End, RESULT, UPLOAD, payload};
+use super::ledger::{RESULT, UPLOAD, payload};
+use super::own_call::OwnCall;
 use super::plan::{Ending, Script};
 use super::plugin::{INITIAL_CREDIT, Shared};
 
 /// Largest part of a result that the plugin sends in one frame.
-const PART: usize = 16 << 10;
+pub(super) const PART: usize = 16 << 10;
 
 /// One call.
 pub(super) struct Job {
@@ -28,13 +27,28 @@ pub(super) struct Job {
     pub(super) begun: usize,
     pub(super) incoming: mpsc::UnboundedReceiver<common::Chunk>,
     pub(super) credit: Arc<Semaphore>,
+    /// The place of the next chunk from its caller.
+    pub(super) next: u64,
+    /// Chunks from its caller that were taken since credit was given.
+    pub(super) taken: u64,
+    /// Chunks that its caller may send in all.
+    pub(super) granted: u64,
+    /// Chunks of its answer that were sent.
+    pub(super) answered: u64,
 }
 
 /// Does what the script says.
 pub(super) async fn run(mut job: Job, call: common::Call) {
-    job.take_payload(call).await;
+    job.take_payload(&call).await;
+    // Not before: a call whose payload never was whole was not processed.
+    let shared = &job.shared;
+    job.begun = shared.world.began(job.script.key, &shared.label);
+    if call.messages != job.script.messages.is_some() {
+        job.violation("whether messages follow is not what was sent");
+    }
     let script = job.script.clone();
     sleep(script.work / 2).await;
+    job.take_messages().await;
     for number in 0..script.progress {
         let progress = common::Progress {
             progress: f64::from(number),
@@ -69,40 +83,92 @@ impl Job {
         self.shared.world.violation(format!("call {key}: {text}"));
     }
 
-    /// Takes the payload, the rest of it by chunks for which credit is given.
-    async fn take_payload(&mut self, call: common::Call) {
-        let (mut whole, mut more) = (call.payload.to_vec(), call.more);
-        let (mut next, mut taken, mut granted) = (0, 0, INITIAL_CREDIT as u64);
-        while more {
-            let Some(chunk) = self.incoming.recv().await else {
-                return;
+    /// The next chunk from the caller. `ends`: whether it ends the messages, which takes no credit.
+    async fn next_chunk(&mut self, ends: impl Fn(&common::Chunk) -> bool) -> common::Chunk {
+        let Some(chunk) = self.incoming.recv().await else {
+            // It is stopped.
+            return std::future::pending().await;
+        };
+        let next = self.next;
+        self.next += 1;
+        if chunk.sequence != next {
+            let sequence = chunk.sequence;
+            self.violation(&format!("chunk {sequence} of its caller came as {next}"));
+        }
+        if next >= self.granted && !ends(&chunk) {
+            self.violation("more chunks of its caller came than there was credit for");
+        }
+        chunk
+    }
+
+    /// A chunk was taken: gives credit for another, some at a time.
+    async fn took(&mut self) {
+        self.taken += 1;
+        if self.taken == INITIAL_CREDIT as u64 / 2 {
+            let credit = common::Credit {
+                chunks: u32::try_from(self.taken).unwrap(),
+                ..common::Credit::default()
             };
-            if chunk.sequence != next {
-                self.violation(&format!(
-                    "chunk {} of its payload came as {next}",
-                    chunk.sequence
-                ));
-            }
-            next += 1;
-            if next > granted {
-                self.violation("more chunks of its payload came than there was credit for");
+            self.granted += self.taken;
+            self.taken = 0;
+            self.send(plugin_frame::Body::Credit(credit)).await;
+        }
+    }
+
+    /// Takes the payload, the rest of it by chunks for which credit is given.
+    async fn take_payload(&mut self, call: &common::Call) {
+        let (mut whole, mut more) = (call.payload.to_vec(), call.more);
+        while more {
+            let chunk = self.next_chunk(|_| false).await;
+            if !chunk.fragment {
+                self.violation("a message came before its payload was whole");
             }
             whole.extend_from_slice(&chunk.payload);
             more = !chunk.last;
-            taken += 1;
-            if taken == INITIAL_CREDIT as u64 / 2 {
-                let credit = common::Credit {
-                    chunks: u32::try_from(taken).unwrap(),
-                    ..common::Credit::default()
-                };
-                granted += taken;
-                taken = 0;
-                self.send(plugin_frame::Body::Credit(credit)).await;
-            }
+            self.took().await;
         }
         if whole != payload(self.script.key, UPLOAD, self.script.upload) {
             self.violation("its payload is not what was sent");
         }
+    }
+
+    /// Takes the messages: each once, whole, in order.
+    async fn take_messages(&mut self) {
+        let script = self.script.clone();
+        let Some(messages) = &script.messages else {
+            return;
+        };
+        for number in 0..messages.enough.unwrap_or(u64::MAX) {
+            let chunk = self.next_chunk(|chunk| chunk.last).await;
+            if chunk.fragment {
+                self.violation("a part of its payload came as a message");
+            }
+            if chunk.last {
+                if number != messages.count || !chunk.payload.is_empty() {
+                    let count = messages.count;
+                    let text = format!("its messages ended after {number}, {count} were to come");
+                    self.violation(&text);
+                }
+                return;
+            }
+            self.shared.world.took_message(script.key);
+            if number >= messages.count || chunk.payload != messages.one(script.key, number) {
+                self.violation(&format!("message {number} is not what was sent"));
+            }
+            sleep(messages.take_pause).await;
+            self.took().await;
+            if messages.talks && self.answered < script.chunks {
+                self.stream_one().await;
+            }
+        }
+    }
+
+    /// Sends the next chunk of its answer.
+    async fn stream_one(&mut self) {
+        let number = self.answered;
+        let bytes = payload(self.script.key, number, self.script.chunk_bytes);
+        self.chunk(number, bytes, false).await;
+        self.answered += 1;
     }
 
     async fn fail(&self, why: &str) {
@@ -130,11 +196,10 @@ impl Job {
         self.send(plugin_frame::Body::Chunk(chunk)).await;
     }
 
-    async fn answer(&self) {
-        let script = &self.script;
-        for number in 0..script.chunks {
-            let bytes = payload(script.key, number, script.chunk_bytes);
-            self.chunk(number, bytes, false).await;
+    async fn answer(&mut self) {
+        let script = self.script.clone();
+        while self.answered < script.chunks {
+            self.stream_one().await;
         }
         let next = script.chunks;
         match script.ending {
@@ -176,176 +241,5 @@ impl Job {
             content_type: String::new(),
         };
         self.send(plugin_frame::Body::Result(result)).await;
-    }
-}
-
-/// A call that the plugin makes itself.
-struct OwnCall {
-    shared: Arc<Shared>,
-    id: u64,
-    script: Arc<Script>,
-    answers: mpsc::UnboundedReceiver<host_frame::Body>,
-    ended: bool,
-}
-
-impl OwnCall {
-    fn begin(shared: &Arc<Shared>, script: Arc<Script>) -> Self {
-        let (sender, answers) = mpsc::unbounded_channel();
-        let mut own = shared.own.lock().unwrap();
-        own.last_id += if own.last_id == 0 { 1 } else { 2 };
-        let id = own.last_id;
-        own.calls.insert(id, Some(sender));
-        drop(own);
-        let text = format!(
-            "call {} is made by {}: {}",
-            script.key,
-            shared.label,
-            script.words()
-        );
-        shared.world.say(&text);
-        Self {
-            shared: shared.clone(),
-            id,
-            script,
-            answers,
-            ended: false,
-        }
-    }
-
-    async fn send_request(&mut self) -> Option<common::Error> {
-        let asked = request(&self.script);
-        let mut rest = asked.payload;
-        let size = self.shared.world.plan.chunk_bytes.min(PART);
-        let first = rest.split_to(rest.len().min(size));
-        let call = common::Call {
-            plugin: asked
-                .plugin
-                .map(|name| name.to_string())
-                .unwrap_or_default(),
-            capability: Some((&asked.capability).into()),
-            payload: first,
-            more: !rest.is_empty(),
-            time_left_us: u64::try_from(self.script.timeout.as_micros()).unwrap(),
-            affinity_key: asked.affinity_key,
-            want_progress: asked.want_progress,
-            ..common::Call::default()
-        };
-        self.shared
-            .send(self.id, plugin_frame::Body::Call(Box::new(call)))
-            .await;
-        let (mut sequence, mut credit) = (0, INITIAL_CREDIT);
-        while !rest.is_empty() {
-            while credit == 0 {
-                match self.answers.recv().await? {
-                    host_frame::Body::Credit(more) => credit += more.chunks as usize,
-                    host_frame::Body::Error(error) => return Some(error),
-                    _ => {}
-                }
-            }
-            let part = rest.split_to(rest.len().min(size));
-            let chunk = common::Chunk {
-                payload: part,
-                last: rest.is_empty(),
-                sequence,
-                fragment: false,
-            };
-            sequence += 1;
-            credit -= 1;
-            self.shared
-                .send(self.id, plugin_frame::Body::Chunk(chunk))
-                .await;
-        }
-        None
-    }
-
-    /// Waits for the end, and gives credit for what is taken.
-    async fn finish(mut self) -> Result<(), String> {
-        if let Some(error) = self.send_request().await {
-            return self.failed(error);
-        }
-        let (mut chunks, mut next, mut taken) = (0, 0, 0);
-        let mut granted = INITIAL_CREDIT as u64;
-        let mut fragments = Vec::new();
-        loop {
-            let Some(body) = self.answers.recv().await else {
-                return std::future::pending().await;
-            };
-            match body {
-                host_frame::Body::Chunk(chunk) => {
-                    if chunk.sequence != next || next >= granted {
-                        let text = format!(
-                            "call {}: chunk {} of the answer came as {next}, with credit for {granted}",
-                            self.script.key, chunk.sequence
-                        );
-                        self.shared.world.violation(text);
-                    }
-                    next += 1;
-                    if chunk.fragment {
-                        fragments.extend_from_slice(&chunk.payload);
-                    } else {
-                        check_chunk(&self.shared.world, &self.script, chunks, &chunk.payload);
-                        chunks += 1;
-                        sleep(self.script.read_pause).await;
-                    }
-                    taken += 1;
-                    if taken == INITIAL_CREDIT / 2 {
-                        let credit = common::Credit {
-                            chunks: u32::try_from(taken).unwrap(),
-                            ..common::Credit::default()
-                        };
-                        granted += taken as u64;
-                        taken = 0;
-                        self.shared
-                            .send(self.id, plugin_frame::Body::Credit(credit))
-                            .await;
-                    }
-                }
-                host_frame::Body::Result(result) => {
-                    fragments.extend_from_slice(&result.payload);
-                    let output = CallOutput {
-                        payload: fragments.into(),
-                        content_type: result.content_type,
-                    };
-                    check_end(&self.shared.world, &self.script, chunks, &Ok(output));
-                    self.end(End::Well);
-                    return Ok(());
-                }
-                host_frame::Body::Error(error) => return self.failed(error),
-                _ => {}
-            }
-        }
-    }
-
-    fn failed(&mut self, error: common::Error) -> Result<(), String> {
-        let error = mesh_core::error::MeshError::from(error);
-        self.end(End::from(&error));
-        Err(format!("its own call failed: {error}"))
-    }
-
-    fn end(&mut self, end: End) {
-        self.ended = true;
-        self.shared.world.ended(self.script.key, end);
-    }
-}
-
-impl Drop for OwnCall {
-    /// Its job was stopped, so it is cancelled; or the plugin is gone, and nobody hears of it.
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        self.shared.world.ended(self.script.key, End::GivenUp);
-        let mut own = self.shared.own.lock().unwrap();
-        let Some(waiting) = own.calls.get_mut(&self.id) else {
-            // The end had come and was not read yet.
-            return;
-        };
-        *waiting = None;
-        drop(own);
-        let cancel = common::Cancel {
-            reason: "its job was stopped".to_owned(),
-        };
-        self.shared
-            .push(self.id, plugin_frame::Body::Cancel(cancel));
     }
 }

@@ -30,6 +30,10 @@ pub(super) struct Record {
     pub(super) starts: Vec<String>,
     /// How often the caller was told an end.
     pub(super) ends: Vec<(Instant, End)>,
+    /// How many messages left its caller.
+    pub(super) messages_sent: u64,
+    /// How many a plugin took.
+    pub(super) messages_taken: u64,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +55,8 @@ impl Ledger {
             script: script.clone(),
             starts: Vec::new(),
             ends: Vec::new(),
+            messages_sent: 0,
+            messages_taken: 0,
         };
         self.calls.insert(script.key, record);
     }
@@ -65,10 +71,10 @@ impl Ledger {
         Some(script)
     }
 
-    /// A call's script, and how often it was begun.
-    pub(super) fn script(&self, key: u64) -> Option<(Arc<Script>, usize)> {
+    /// A call's script.
+    pub(super) fn script(&self, key: u64) -> Option<Arc<Script>> {
         let record = self.calls.get(&key)?;
-        Some((record.script.clone(), record.starts.len()))
+        Some(record.script.clone())
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::messages::Messages;
+
 /// A bug that is planted by what the product is told, so that its own code does what is wrong: to show
 /// that it is found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,6 +64,7 @@ pub(super) struct Script {
     pub(super) plugin: Option<usize>,
     pub(super) affinity: bool,
     pub(super) upload: usize,
+    pub(super) messages: Option<Messages>,
     pub(super) timeout: Duration,
     pub(super) work: Duration,
     pub(super) chunks: u64,
@@ -125,7 +128,7 @@ pub(super) fn millis(rng: &mut Rng, range: RangeInclusive<u64>) -> Duration {
 }
 
 /// Mostly small: an exponent is drawn, not a size.
-fn size(rng: &mut Rng, most_bits: u32) -> usize {
+pub(super) fn size(rng: &mut Rng, most_bits: u32) -> usize {
     let bits = rng.u32(0..=most_bits);
     rng.usize(0..=(1 << bits))
 }
@@ -247,6 +250,7 @@ impl Script {
             } else {
                 Duration::ZERO
             },
+            messages: (rng.u8(0..4) == 0).then(|| Messages::draw(rng)),
             give_up: (rng.u8(0..10) == 0).then(|| millis(rng, 0..=400)),
         }
     }
@@ -268,6 +272,7 @@ impl Script {
                 words.push(format!("{count} {what}"));
             }
         }
+        words.extend(self.messages.as_ref().map(Messages::words));
         if !self.read_pause.is_zero() {
             words.push(format!("read every {:?}", self.read_pause));
         }
@@ -286,6 +291,11 @@ impl Script {
     /// Whether the call's deadline may be what ends it.
     pub(super) fn may_expire(&self) -> bool {
         self.timeout < GENEROUS || self.ending == Ending::Never
+    }
+
+    /// Whether it is for a capability that takes messages.
+    pub(super) fn wants_open(&self) -> bool {
+        self.messages.as_ref().is_some_and(|one| !one.unwanted)
     }
 
     /// Whether the plugin breaks the protocol in it, or in a call that it makes for it.

@@ -214,19 +214,25 @@ struct Run {
 
 impl Run {
     fn greet(&mut self, kind: usize) {
-        let entry = |name: &str, idempotent| common::CapabilityEntry {
+        let entry = |name: &str, idempotent, client_streaming| common::CapabilityEntry {
             capability: Some(common::Capability {
                 kind: common::CapabilityKind::Service.into(),
                 name: name.to_owned(),
             }),
             idempotent,
             streaming: true,
+            client_streaming,
             ..common::CapabilityEntry::default()
         };
         let manifest = common::Manifest {
             name: plugin_name(kind),
             version: "1.0.0".to_owned(),
-            capabilities: vec![entry("once", false), entry("again", true)],
+            capabilities: vec![
+                entry("once", false, false),
+                entry("again", true, false),
+                entry("once-open", false, true),
+                entry("again-open", true, true),
+            ],
             ..common::Manifest::default()
         };
         let hello = Hello {
@@ -371,11 +377,9 @@ impl Run {
             self.shared.violation(&text);
         }
         self.last_id = id;
-        let script = key_of(&call.payload).and_then(|key| {
-            self.shared.world.began(key, &self.shared.label);
-            self.shared.world.ledger.lock().unwrap().script(key)
-        });
-        let Some((script, begun)) = script else {
+        let script = key_of(&call.payload)
+            .and_then(|key| self.shared.world.ledger.lock().unwrap().script(key));
+        let Some(script) = script else {
             return self
                 .shared
                 .violation("a call came with a payload that nobody sent");
@@ -387,9 +391,13 @@ impl Run {
             shared: self.shared.clone(),
             id,
             script,
-            begun,
+            begun: 0,
             incoming,
             credit: credit.clone(),
+            next: 0,
+            taken: 0,
+            granted: INITIAL_CREDIT as u64,
+            answered: 0,
         };
         let (stop, registration) = AbortHandle::new_pair();
         let work = Abortable::new(job::run(job, call), registration);

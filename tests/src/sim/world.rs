@@ -118,15 +118,17 @@ impl World {
         }
     }
 
-    /// A call has begun at an instance.
-    pub(super) fn began(&self, key: u64, at: &str) {
+    /// The work of a call has begun at an instance. Gives how often it was by now.
+    pub(super) fn began(&self, key: u64, at: &str) -> usize {
         self.say(&format!("call {key} begins at {at}"));
         let mut ledger = self.ledger.lock().unwrap();
         let Some(record) = ledger.calls.get_mut(&key) else {
             drop(ledger);
-            return self.violation(format!("a plugin was given call {key}, which nobody made"));
+            self.violation(format!("a plugin was given call {key}, which nobody made"));
+            return 0;
         };
         record.starts.push(at.to_owned());
+        let times = record.starts.len();
         if record.starts.len() > 1 && !record.script.again {
             let text = format!(
                 "call {key} may not be repeated and was begun {} times: {}",
@@ -135,6 +137,15 @@ impl World {
             );
             drop(ledger);
             self.violation(text);
+        }
+        times
+    }
+
+    /// A plugin took a message of a call.
+    pub(super) fn took_message(&self, key: u64) {
+        let mut ledger = self.ledger.lock().unwrap();
+        if let Some(record) = ledger.calls.get_mut(&key) {
+            record.messages_taken += 1;
         }
     }
 
