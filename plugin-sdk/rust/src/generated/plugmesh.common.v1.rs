@@ -238,7 +238,8 @@ pub struct Call {
     /// Media type of the payload; empty: application/json.
     #[prost(string, tag = "4")]
     pub content_type: ::prost::alloc::string::String,
-    /// More of the payload follows in Chunk frames (fragment = true), the last of them marked.
+    /// More of the payload follows in Chunk frames (fragment = true), the last of them marked. Work begins when
+    /// it is whole: a call that ends before that was not processed.
     #[prost(bool, tag = "5")]
     pub more: bool,
     /// Time left until the deadline, in microseconds. 0: the receiver's default.
