@@ -7,6 +7,7 @@
     clippy::print_stdout,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::expect_used,
     reason = "it prints tables, and a benchmark that meets the unexpected has failed"
 )]
 
@@ -15,6 +16,7 @@ mod caller;
 mod calls;
 mod choice;
 mod clients;
+mod control;
 mod mcp;
 mod memory;
 mod overload;
@@ -101,6 +103,7 @@ async fn run(mut bench: Bench) -> anyhow::Result<()> {
     }
     choice::choice(&mut bench)?;
     scale::scale(&mut bench).await?;
+    control::control(&mut bench);
     overload::overload(&mut bench).await?;
     memory::memory(&mut bench).await?;
     let target = process::binaries();

@@ -122,9 +122,10 @@ impl Report {
                 value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
             };
             println!(
-                "{id:<30} {case:<24} {:<13} {:<9} {:>12.1} {:>12} {:>7}  {}",
+                "{id:<30} {case:<24} {:<13} {:<9} {:>12.*} {:>12} {:>7}  {}",
                 row.metric,
                 row.unit,
+                digits(row.ours),
                 row.ours,
                 number(row.bare, 1),
                 number(row.ratio, 2),
@@ -165,7 +166,7 @@ impl Row {
     }
 
     fn cell(&self) -> String {
-        let digits = usize::from(self.ours < 100.0);
+        let digits = digits(self.ours);
         let mut text = match (self.bare, self.ratio) {
             (Some(bare), Some(ratio)) => {
                 format!("{:.digits$} / {bare:.digits$} (**{ratio:.2}**)", self.ours)
@@ -177,6 +178,11 @@ impl Row {
         }
         text
     }
+}
+
+/// How many digits of a number say something.
+fn digits(value: f64) -> usize {
+    usize::from(value < 100.0) + usize::from(value < 10.0)
 }
 
 /// One line for each case, and a table for each run of cases with the same metrics.
