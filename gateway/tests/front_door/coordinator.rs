@@ -138,6 +138,7 @@ fn not_here<T>() -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl MeshAdmin for Coordinator {
     type WatchStream = Feed<admin::WatchResponse>;
+    type WatchHistoryStream = Feed<admin::WatchHistoryResponse>;
 
     async fn enable_plugin(
         &self,
@@ -227,6 +228,34 @@ impl MeshAdmin for Coordinator {
         &self,
         _: Request<admin::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        not_here()
+    }
+
+    async fn list_wishes(
+        &self,
+        _: Request<admin::ListWishesRequest>,
+    ) -> Result<Response<admin::ListWishesResponse>, Status> {
+        not_here()
+    }
+
+    async fn set_wish(
+        &self,
+        _: Request<admin::SetWishRequest>,
+    ) -> Result<Response<admin::PluginChangeResponse>, Status> {
+        not_here()
+    }
+
+    async fn list_history(
+        &self,
+        _: Request<admin::ListHistoryRequest>,
+    ) -> Result<Response<admin::ListHistoryResponse>, Status> {
+        not_here()
+    }
+
+    async fn watch_history(
+        &self,
+        _: Request<admin::WatchHistoryRequest>,
+    ) -> Result<Response<Self::WatchHistoryStream>, Status> {
         not_here()
     }
 }
