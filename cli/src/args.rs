@@ -92,6 +92,12 @@ pub enum Command {
     ExecTied(ExecTiedArgs),
 }
 
+/// The coordinator that is asked unless another one is named: that of `plugmesh dev`.
+pub const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:7400";
+
+/// The gateway that is asked unless another one is named.
+pub const DEFAULT_GATEWAY: &str = "http://127.0.0.1:8087/mcp";
+
 /// Which coordinator to ask.
 #[derive(Debug, Clone, Args)]
 pub struct CoordinatorFlags {
@@ -100,7 +106,7 @@ pub struct CoordinatorFlags {
         long,
         value_name = "URL",
         env = "PLUGMESH_COORDINATOR",
-        default_value = "http://127.0.0.1:7400"
+        default_value = DEFAULT_COORDINATOR
     )]
     pub coordinator: String,
 }
@@ -113,7 +119,7 @@ pub struct GatewayFlags {
         long,
         value_name = "URL",
         env = "PLUGMESH_GATEWAY",
-        default_value = "http://127.0.0.1:8087/mcp"
+        default_value = DEFAULT_GATEWAY
     )]
     pub gateway: String,
 }

@@ -54,6 +54,7 @@ async fn start(args: &DevArgs, output: Output) -> Result<(), Failure> {
     let ran = mesh.start_and_watch().await;
     let ended = mesh.stop().await;
     state::forget(&data);
+    plan::forget_sockets(&data);
     ran.and(ended)
 }
 

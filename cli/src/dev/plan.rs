@@ -295,9 +295,7 @@ fn socket(data: &Path, agent: &str) -> Result<PathBuf, Failure> {
     if own.as_os_str().len() <= SOCKET_PATH {
         return Ok(own);
     }
-    let mut hasher = DefaultHasher::new();
-    data.hash(&mut hasher);
-    let folder = std::env::temp_dir().join(format!("plugmesh-{:016x}", hasher.finish()));
+    let folder = short_folder(data);
     let made = private_folder(&folder);
     made.map_err(|error| {
         Failure::cant_create(format!(
@@ -306,6 +304,19 @@ fn socket(data: &Path, agent: &str) -> Result<PathBuf, Failure> {
         ))
     })?;
     Ok(folder.join(format!("{agent}.sock")))
+}
+
+/// Where the sockets are when the folder of the mesh has too long a path.
+fn short_folder(data: &Path) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    data.hash(&mut hasher);
+    std::env::temp_dir().join(format!("plugmesh-{:016x}", hasher.finish()))
+}
+
+/// Leaves nothing outside the folder of a mesh that has ended.
+pub fn forget_sockets(data: &Path) {
+    // Mostly there is none; and none is taken away that holds anything.
+    let _ = fs::remove_dir(short_folder(data));
 }
 
 /// A folder in a place that others may write to must be this user's own and closed to them.

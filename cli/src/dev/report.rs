@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::console::Console;
 use super::mesh::Mesh;
 use super::plan::{Plan, reached};
+use crate::args::{DEFAULT_COORDINATOR, DEFAULT_GATEWAY};
 use crate::exit::Failure;
 use crate::output;
 use crate::view::PluginView;
@@ -130,9 +131,19 @@ fn hints(plan: &Plan) -> String {
         .map(|agent| format!("unix://{}", agent.attach_unix.display()))
         .unwrap_or_default();
     let logs = plan.data.join("logs");
+    let coordinator = plan.coordinator_url();
+    let elsewhere = coordinator != DEFAULT_COORDINATOR || mcp != DEFAULT_GATEWAY;
+    let commands = if elsewhere {
+        format!(
+            "Let commands such as `plugmesh plugins` ask this mesh:\n  \
+             export PLUGMESH_COORDINATOR={coordinator} PLUGMESH_GATEWAY={mcp}\n\n"
+        )
+    } else {
+        String::new()
+    };
     format!(
         "MCP address: {mcp}\n\n\
-         Call a tool:\n  {curl}\n\n\
+         {commands}Call a tool:\n  {curl}\n\n\
          Connect an MCP client by its configuration:\n  {client}\n\
          or from Python (pip install mcp):\n  async with mcp.Client(\"{mcp}\") as client: \
          print(await client.call_tool(\"calculator_add\", {{\"a\": 20, \"b\": 22}}))\n\n\

@@ -40,8 +40,12 @@ fn command_with(folder: &Path, listen: &str, data: &Path) -> Command {
 
 impl Dev {
     fn start(folder: &Path) -> Self {
+        Self::start_with(folder, command(folder))
+    }
+
+    fn start_with(folder: &Path, mut command: Command) -> Self {
         let log = std::fs::File::create(folder.join("dev.log")).unwrap();
-        let mut child = command(folder)
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -158,6 +162,26 @@ async fn a_mesh_runs_from_one_command_and_leaves_nothing_behind() {
 
 fn log(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("dev.log")).unwrap_or_default()
+}
+
+#[test]
+fn sockets_of_a_mesh_in_a_deep_folder_are_elsewhere_and_go_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("x".repeat(100));
+    let deep = command_with(folder.path(), "127.0.0.1:0", &data);
+    let mut dev = Dev::start_with(folder.path(), deep);
+    let socket = dev.facts["agents"][0]["attach_unix"].as_str().unwrap();
+    let elsewhere = Path::new(socket.strip_prefix("unix://").unwrap())
+        .parent()
+        .unwrap()
+        .to_owned();
+    assert!(
+        !elsewhere.starts_with(folder.path()) && elsewhere.is_dir(),
+        "{elsewhere:?}"
+    );
+    dev.signal(Signal::INT);
+    assert!(dev.wait().success());
+    assert!(!elsewhere.exists(), "{elsewhere:?}");
 }
 
 #[tokio::test]
