@@ -41,6 +41,17 @@ async fn until_ends(mesh: &Mesh, name: &str, wanted: &[&str]) -> Vec<Value> {
     .await
 }
 
+/// The history of "probe" once it is active again, nothing of it twice, and the reasons of its wishes.
+async fn wishes_at_the_end(mesh: &Mesh) -> (Vec<Value>, Vec<String>) {
+    let ends = ["wish disabled>enabled", "instance initialized>active"];
+    let entries = until_ends(mesh, "probe", &ends).await;
+    assert_no_doubles(&entries);
+    let wishes = entries.iter().filter(|it| it["kind"] == "wish");
+    let reasons = wishes.map(|it| it["reason"].as_str().unwrap().to_owned());
+    let reasons = reasons.collect();
+    (entries, reasons)
+}
+
 /// No two entries say the same of the same change.
 fn assert_no_doubles(entries: &[Value]) {
     let mut seen = std::collections::BTreeSet::new();
@@ -255,18 +266,7 @@ async fn nothing_is_lost_or_doubled_when_broker_or_coordinator_are_killed() {
         // One fault at a time: what only a dead coordinator saw can't be told.
         settled(&mesh).await;
     }
-    let entries = until_ends(
-        &mesh,
-        "probe",
-        &["wish disabled>enabled", "instance initialized>active"],
-    )
-    .await;
-    assert_no_doubles(&entries);
-    let reasons: Vec<&str> = entries
-        .iter()
-        .filter(|it| it["kind"] == "wish")
-        .map(|it| it["reason"].as_str().unwrap())
-        .collect();
+    let (entries, reasons) = wishes_at_the_end(&mesh).await;
     let wanted = [
         "disable 0",
         "enable 0",
@@ -364,18 +364,7 @@ async fn each_change_is_told_once_while_one_coordinator_after_the_other_is_kille
         killed.wait_ready().await;
         settled(&mesh).await;
     }
-    let entries = until_ends(
-        &mesh,
-        "probe",
-        &["wish disabled>enabled", "instance initialized>active"],
-    )
-    .await;
-    assert_no_doubles(&entries);
-    let reasons: Vec<&str> = entries
-        .iter()
-        .filter(|it| it["kind"] == "wish")
-        .map(|it| it["reason"].as_str().unwrap())
-        .collect();
+    let (entries, reasons) = wishes_at_the_end(&mesh).await;
     assert_eq!(reasons, wanted, "{entries:#?}");
     let steps = steps(&entries);
     for step in ["instance active>initialized", "instance initialized>active"] {
