@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use mesh_runtime::config::LogFormat;
-use mesh_runtime::{Context, Tasks, Telemetry, TelemetryConfig};
+use mesh_runtime::{Context, Tasks, Telemetry, TelemetryConfig, heap};
 
 use crate::exit::{self, Failure};
 
@@ -40,6 +40,8 @@ where
             .shutdown
             .on_signals(&signals)
             .map_err(|error| Failure::failed(format!("signals can't be handled: {error}")))?;
+        let stop = context.tasks.token();
+        context.tasks.spawn("heap", heap::give_back(stop));
         tracing::info!(role, name, version = env!("CARGO_PKG_VERSION"), "starting");
         let served = service(context.clone()).await;
         let mut ended = end(&context, served).await;

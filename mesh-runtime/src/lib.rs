@@ -9,6 +9,7 @@ mod context;
 pub mod coordinators;
 mod first_request;
 pub mod grpc;
+pub mod heap;
 pub mod http_server;
 pub mod metrics;
 pub mod net;

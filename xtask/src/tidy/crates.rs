@@ -20,6 +20,7 @@ const LIBRARIES: &[&str] = &[
     "gateway",
     "plugmesh-sdk",
     "quiet-socket",
+    "heap-trim",
 ];
 
 /// A crate and the crates of ours that it may use.
@@ -28,7 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("mesh-engine", &["mesh-core"]),
     ("mesh-proto", &["mesh-core"]),
     ("mesh-bus", &["mesh-core", "mesh-proto"]),
-    ("mesh-runtime", &["mesh-core"]),
+    ("mesh-runtime", &["mesh-core", "heap-trim"]),
     ("router", &["mesh-core", "mesh-proto", "mesh-bus"]),
     (
         "coordinator",
@@ -64,6 +65,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // A plugin's author gets the SDK alone, and what both ends of its socket are.
     ("plugmesh-sdk", &["quiet-socket"]),
     ("quiet-socket", &[]),
+    ("heap-trim", &[]),
     ("cli", LIBRARIES),
     ("calculator", &["plugmesh-sdk"]),
     ("time", &["plugmesh-sdk"]),
