@@ -4,7 +4,6 @@
 //! its own because only coordinators, and simulations of them, need it.
 
 pub mod engine;
-pub mod graph;
 pub mod record;
 
 #[cfg(test)]

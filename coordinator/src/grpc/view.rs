@@ -65,7 +65,7 @@ pub(super) fn graph(own: GraphView) -> admin::GetGraphResponse {
         reason: node.reason,
         unmet: node.unmet,
     };
-    let edge = |(from, to, edge): (String, String, mesh_engine::graph::Edge)| admin::GraphEdge {
+    let edge = |(from, to, edge): (String, String, mesh_graph::Edge)| admin::GraphEdge {
         from,
         to,
         requirement: edge.requirement,

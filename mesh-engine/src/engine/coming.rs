@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::graph::Graph;
 use mesh_core::id::InstanceId;
 use mesh_core::manifest::Manifest;
 use mesh_core::table::SpecId;
+use mesh_graph::Graph;
 
 #[derive(Debug, Default)]
 pub(super) struct Coming {

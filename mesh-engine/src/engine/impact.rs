@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::registry::{Registry, SpecState};
-use crate::graph::{label, required};
 use crate::record::Wish;
 use mesh_core::id::PluginName;
 use mesh_core::state::Phase;
 use mesh_core::table::SpecId;
+use mesh_graph::{label, required};
 
 /// One that would lose what it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::derive::{Derived, Hold};
-use crate::graph::{Graph, label};
 use crate::record::{
     CoordinatorRecord, EpochRecord, InstanceRecord, Key, LeaseRecord, NodeRecord, Record,
     RecordError, SplitRecord, Wish, WishRecord,
@@ -21,6 +20,7 @@ use mesh_core::revision::Timestamp;
 use mesh_core::split::Split;
 use mesh_core::state::InstanceState;
 use mesh_core::table::SpecId;
+use mesh_graph::{Graph, label};
 
 /// A record with its place in the store.
 #[derive(Debug, Clone)]

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use super::coming::Coming;
 use super::event::{Action, Command, Report, SessionId};
 use super::{Engine, StoreState};
-use crate::graph::label;
 use crate::record::{Holder, Key, Parting, Wish};
 use mesh_core::error::{ErrorCode, MeshError, Place};
 use mesh_core::id::{InstanceId, NodeId, PluginName};
 use mesh_core::manifest::Manifest;
 use mesh_core::revision::{Revision, Timestamp};
 use mesh_core::table::{NodeRoute, SpecId};
+use mesh_graph::label;
 
 /// How long a session may go without an announcement before it is asked for one, in milliseconds.
 const ASK_MS: u64 = 5_000;

@@ -10,7 +10,6 @@ use semver::Version;
 
 use super::Engine;
 use super::registry::{Changes, Registry};
-use crate::graph::{label, needs};
 use crate::record::{InstanceRecord, Key, Record, Stand, Wish, WishRecord};
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_core::id::{InstanceId, NodeId, PluginName};
@@ -18,6 +17,7 @@ use mesh_core::manifest::Manifest;
 use mesh_core::revision::Timestamp;
 use mesh_core::state::Phase;
 use mesh_core::table::SpecId;
+use mesh_graph::{label, needs};
 
 /// What might be done, or happen.
 #[derive(Debug, Clone, PartialEq, Eq)]

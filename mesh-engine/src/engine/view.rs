@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Engine;
-use crate::graph::{Edge, label};
 use crate::record::Wish;
 use mesh_core::capability::{Capability, CapabilityKind};
 use mesh_core::id::PluginName;
 use mesh_core::manifest::Manifest;
 use mesh_core::state::InstanceState;
 use mesh_core::table::{InstanceRoute, SpecId, TableUpdate};
+use mesh_graph::{Edge, label};
 
 /// One version of a plugin.
 #[derive(Debug, Clone)]

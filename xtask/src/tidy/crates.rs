@@ -10,6 +10,7 @@ use crate::tree::Tree;
 /// Every library of the product.
 const LIBRARIES: &[&str] = &[
     "mesh-core",
+    "mesh-graph",
     "mesh-engine",
     "mesh-proto",
     "mesh-bus",
@@ -26,7 +27,8 @@ const LIBRARIES: &[&str] = &[
 /// A crate and the crates of ours that it may use.
 const EDGES: &[(&str, &[&str])] = &[
     ("mesh-core", &[]),
-    ("mesh-engine", &["mesh-core"]),
+    ("mesh-graph", &["mesh-core"]),
+    ("mesh-engine", &["mesh-core", "mesh-graph"]),
     ("mesh-proto", &["mesh-core"]),
     ("mesh-bus", &["mesh-core", "mesh-proto"]),
     ("mesh-runtime", &["mesh-core", "heap-trim"]),
@@ -35,6 +37,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "coordinator",
         &[
             "mesh-core",
+            "mesh-graph",
             "mesh-engine",
             "mesh-proto",
             "mesh-bus",
@@ -101,7 +104,7 @@ const IMPURE: &[&str] = &[
 ];
 
 /// The crates that decide and do nothing else.
-const PURE: &[&str] = &["mesh-core", "mesh-engine"];
+const PURE: &[&str] = &["mesh-core", "mesh-graph", "mesh-engine"];
 
 /// The most normal dependencies that each of them may have.
 const CORE_DEPENDENCIES: usize = 6;

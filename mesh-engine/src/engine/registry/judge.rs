@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Changes, Registry, Slot, Summary, Work};
 use crate::engine::derive::derive;
-use crate::graph::needs;
 use mesh_core::id::{InstanceId, PluginName};
 use mesh_core::manifest::Manifest;
 use mesh_core::state::{InstanceState, Phase};
 use mesh_core::table::SpecId;
+use mesh_graph::needs;
 
 impl Registry {
     pub(super) fn judge(&mut self, mut work: Work, changes: &mut Changes) {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::graph::required;
 use crate::record::{Parting, Record, Wish};
+use mesh_graph::required;
 
 /// What may happen; numbers are taken modulo what there is.
 #[derive(Debug, Clone)]

@@ -3,6 +3,8 @@
 //! A node is one description of one version of a plugin (its [`SpecId`]), shown as `name@version`.
 //! Its edges are not stored: a need is looked up among those who are here, so that adding or removing
 //! a node touches nobody else. Whether something runs is not known here; callers say so.
+//!
+//! As in `mesh-core`, nothing here does IO, reads a clock or draws a random number.
 
 mod cycle;
 mod order;
