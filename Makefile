@@ -51,12 +51,12 @@ bench: ## run the benchmarks, of what is deployed (profile dist); ONLY=call runs
 	@$(NATS) && exec target/dist/bench $(if $(ONLY),--only $(ONLY))
 
 chaos: ## harm a mesh under load, and account for every call; ONLY=fault, ROUNDS=n
-	@$(CARGO) build --release --workspace --bins --locked
-	@$(NATS) && exec target/release/chaos chaos --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY))
+	@$(CARGO) build --profile dist --workspace --bins --locked
+	@$(NATS) && exec target/dist/chaos chaos --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY))
 
 soak: ## a long run with faults: memory and descriptors must stay flat; MINUTES=n
-	@$(CARGO) build --release --workspace --bins --locked
-	@$(NATS) && exec target/release/chaos soak --minutes $(MINUTES)
+	@$(CARGO) build --profile dist --workspace --bins --locked
+	@$(NATS) && exec target/dist/chaos soak --minutes $(MINUTES)
 
 check: ## everything that must pass before a commit
 	@exec .ci/run
