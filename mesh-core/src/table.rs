@@ -19,9 +19,33 @@ use crate::split::Split;
 use crate::state::InstanceState;
 
 /// Names one manifest by its content: `name@version#hash`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct SpecId(pub Arc<str>);
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "Arc<str>", into = "Arc<str>")]
+pub struct SpecId {
+    /// How the text starts. It stands here so that most comparisons, of which a search in a map is made,
+    /// need not go to where the text is; the order is the text's.
+    start: u128,
+    text: Arc<str>,
+}
+
+impl From<Arc<str>> for SpecId {
+    fn from(text: Arc<str>) -> Self {
+        let mut start = [0; size_of::<u128>()];
+        for (place, byte) in start.iter_mut().zip(text.bytes()) {
+            *place = byte;
+        }
+        Self {
+            start: u128::from_be_bytes(start),
+            text,
+        }
+    }
+}
+
+impl From<SpecId> for Arc<str> {
+    fn from(id: SpecId) -> Self {
+        id.text
+    }
+}
 
 impl SpecId {
     /// The id of a manifest: equal manifests have equal ids on every machine.
@@ -30,19 +54,32 @@ impl SpecId {
         let mut hash = Fnv1a::default();
         hash.add_json(manifest);
         let (name, version) = (&manifest.name, &manifest.version);
-        Self(format!("{name}@{version}#{:016x}", hash.value()).into())
+        let text = format!("{name}@{version}#{:016x}", hash.value());
+        Self::from(Arc::<str>::from(text))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// The plugin that the id names.
     #[must_use]
     pub fn plugin(&self) -> Option<PluginName> {
-        PluginName::new(self.0.split_once('@')?.0).ok()
+        PluginName::new(self.text.split_once('@')?.0).ok()
+    }
+}
+
+impl fmt::Debug for SpecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SpecId").field(&self.text).finish()
     }
 }
 
 impl fmt::Display for SpecId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(&self.text)
     }
 }
 

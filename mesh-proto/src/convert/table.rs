@@ -111,7 +111,7 @@ impl TryFrom<control::InstanceRoute> for InstanceRoute {
 }
 
 fn spec_id(field: &str, text: &str) -> Result<SpecId, WireError> {
-    let id = SpecId(text.into());
+    let id = SpecId::from(Arc::<str>::from(text));
     match id.plugin() {
         Some(_) => Ok(id),
         None => Err(WireError::new(field, "is not written name@version#hash")),
