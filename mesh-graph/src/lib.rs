@@ -6,17 +6,22 @@
 //!
 //! As in `mesh-core`, nothing here does IO, reads a clock or draws a random number.
 
+mod active;
 mod cycle;
 mod order;
 mod unmet;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::hash::Hash;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+
+pub use self::active::Standing;
 pub use self::cycle::{Cycle, Ring, Stuck};
 pub use self::unmet::Unmet;
-use mesh_core::capability::Capability;
+use mesh_core::capability::{Capability, CapabilityEntry};
 use mesh_core::id::PluginName;
 use mesh_core::manifest::{Manifest, Need};
 use mesh_core::table::SpecId;
@@ -101,28 +106,36 @@ pub struct Edge {
     pub optional: bool,
 }
 
+/// Descriptions by id. Every index has the manifests, too: looking each up again would be most of the time
+/// of a judgement.
+type Specs = BTreeMap<SpecId, Arc<Manifest>>;
+
+/// Descriptions by what they offer or need. Nothing depends on its order, and a plugin's name is found faster
+/// than in a map that has one.
+type Index<K> = HashMap<K, Specs, FixedState>;
+
 /// The graph of all descriptions that are here.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Graph {
-    nodes: BTreeMap<SpecId, Arc<Manifest>>,
-    by_plugin: BTreeMap<PluginName, BTreeSet<SpecId>>,
-    by_capability: BTreeMap<Capability, BTreeSet<SpecId>>,
-    needing_plugin: BTreeMap<PluginName, BTreeSet<SpecId>>,
-    needing_capability: BTreeMap<Capability, BTreeSet<SpecId>>,
+    nodes: Specs,
+    by_plugin: Index<PluginName>,
+    by_capability: Index<Capability>,
+    needing_plugin: Index<PluginName>,
+    needing_capability: Index<Capability>,
 }
 
 impl Graph {
     /// Adds a description. Adding it again changes nothing.
     pub fn add(&mut self, spec: SpecId, manifest: Arc<Manifest>) {
-        put(&mut self.by_plugin, &manifest.name, &spec);
+        put(&mut self.by_plugin, &manifest.name, &spec, &manifest);
         for entry in &manifest.capabilities {
-            put(&mut self.by_capability, &entry.capability, &spec);
+            put(&mut self.by_capability, &entry.capability, &spec, &manifest);
         }
         for name in manifest.dependencies.keys() {
-            put(&mut self.needing_plugin, name, &spec);
+            put(&mut self.needing_plugin, name, &spec, &manifest);
         }
         for capability in manifest.requires.keys() {
-            put(&mut self.needing_capability, capability, &spec);
+            put(&mut self.needing_capability, capability, &spec, &manifest);
         }
         self.nodes.insert(spec, manifest);
     }
@@ -163,7 +176,7 @@ impl Graph {
 
     /// The descriptions of a plugin: every version.
     pub fn specs_of(&self, plugin: &PluginName) -> impl Iterator<Item = &SpecId> {
-        self.by_plugin.get(plugin).into_iter().flatten()
+        self.by_plugin.get(plugin).into_iter().flat_map(Specs::keys)
     }
 
     /// Those who offer what a need asks for, in any version.
@@ -175,8 +188,7 @@ impl Graph {
             Needed::Plugin(name) => self.by_plugin.get(name),
             Needed::Capability(capability) => self.by_capability.get(capability),
         };
-        let found = found.into_iter().flatten();
-        found.filter_map(|spec| self.nodes.get_key_value(spec))
+        found.into_iter().flatten()
     }
 
     /// Those who fulfil a need.
@@ -214,30 +226,14 @@ impl Graph {
                 found.insert(user.clone());
             }
         };
-        for user in self
-            .needing_plugin
-            .get(&manifest.name)
-            .into_iter()
-            .flatten()
-        {
-            let theirs = self.nodes.get(user);
-            add(
-                user,
-                theirs.and_then(|theirs| theirs.dependencies.get(&manifest.name)),
-            );
+        let name = &manifest.name;
+        for (user, theirs) in self.needing_plugin.get(name).into_iter().flatten() {
+            add(user, theirs.dependencies.get(name));
         }
-        for entry in &manifest.capabilities {
-            for user in self
-                .needing_capability
-                .get(&entry.capability)
-                .into_iter()
-                .flatten()
-            {
-                let theirs = self.nodes.get(user);
-                add(
-                    user,
-                    theirs.and_then(|theirs| theirs.requires.get(&entry.capability)),
-                );
+        for CapabilityEntry { capability, .. } in &manifest.capabilities {
+            let users = self.needing_capability.get(capability);
+            for (user, theirs) in users.into_iter().flatten() {
+                add(user, theirs.requires.get(capability));
             }
         }
         found
@@ -292,20 +288,17 @@ impl Graph {
             .map(|need| Unmet::of(self, manifest, need))
             .collect()
     }
-
-    /// Whether every need of a manifest that blocks is fulfilled by one of whom `is_active` says
-    /// that it runs.
-    #[must_use]
-    pub fn is_met(&self, manifest: &Manifest, is_active: &dyn Fn(&SpecId) -> bool) -> bool {
-        required(manifest).all(|need| self.providers(need).any(|(spec, _)| is_active(spec)))
-    }
 }
 
-fn put<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<SpecId>>, key: &K, spec: &SpecId) {
-    index.entry(key.clone()).or_default().insert(spec.clone());
+fn put<K>(index: &mut Index<K>, key: &K, spec: &SpecId, manifest: &Arc<Manifest>)
+where
+    K: Eq + Hash + Clone,
+{
+    let specs = index.entry(key.clone()).or_default();
+    specs.insert(spec.clone(), Arc::clone(manifest));
 }
 
-fn take<K: Ord>(index: &mut BTreeMap<K, BTreeSet<SpecId>>, key: &K, spec: &SpecId) {
+fn take<K: Eq + Hash>(index: &mut Index<K>, key: &K, spec: &SpecId) {
     if let Some(specs) = index.get_mut(key) {
         specs.remove(spec);
         if specs.is_empty() {

@@ -34,26 +34,20 @@ impl Registry {
             .filter_map(|spec| self.specs.get_key_value(spec))
             .collect();
         let stays = |state: &SpecState| !plugins.contains(&state.manifest.name);
+        let may_run = |spec: &SpecId| {
+            states
+                .get(spec)
+                .is_some_and(|state| state.active && stays(state))
+        };
         // The least set again, of those who stay.
-        let mut active: BTreeSet<&SpecId> = BTreeSet::new();
-        let mut open: Vec<&SpecId> = states.keys().copied().collect();
-        while let Some(spec) = open.pop() {
-            let Some((spec, state)) = states.get_key_value(spec) else {
-                continue;
-            };
-            let runs = |spec: &SpecId| match states.contains_key(spec) {
-                true => active.contains(spec),
-                false => self.is_active(spec),
-            };
-            if active.contains(spec) || !state.active || !stays(state) {
-                continue;
-            }
-            if self.graph.is_met(&state.manifest, &runs) {
-                active.insert(*spec);
-                let users = self.graph.dependents(spec, false);
-                open.extend(states.keys().filter(|user| users.contains(**user)));
-            }
-        }
+        let standing = self
+            .graph
+            .activate(&affected, may_run, |spec| self.is_active(spec));
+        let active: BTreeSet<&SpecId> = standing
+            .into_iter()
+            .filter(|one| one.active)
+            .map(|one| one.spec)
+            .collect();
         let runs = |spec: &SpecId| match states.contains_key(spec) {
             true => active.contains(spec),
             false => self.is_active(spec),

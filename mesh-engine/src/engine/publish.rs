@@ -7,7 +7,7 @@ use super::registry::{Changes, Registry};
 use super::{Command, Engine, StoreState};
 use mesh_core::id::{InstanceId, NodeId};
 use mesh_core::revision::{Revision, Timestamp};
-use mesh_core::table::{SpecId, TableUpdate};
+use mesh_core::table::{InstanceRoute, NodeRoute, SpecId, TableUpdate};
 
 #[derive(Debug, Default)]
 pub(super) struct Publisher {
@@ -41,23 +41,21 @@ impl Publisher {
 
     /// Notes all in which two registries differ.
     pub fn resynchronised(&mut self, before: &Registry, after: &Registry) {
-        let route = |registry: &Registry, id: &InstanceId| {
-            let slot = registry.instances.get(id)?;
-            slot.derived.as_ref().map(|derived| derived.route.clone())
-        };
+        fn route<'a>(registry: &'a Registry, id: &InstanceId) -> Option<&'a InstanceRoute> {
+            let derived = registry.instances.get(id)?.derived.as_ref();
+            derived.map(|derived| &derived.route)
+        }
+        fn node<'a>(registry: &'a Registry, name: &NodeId) -> Option<&'a NodeRoute> {
+            let stored = registry.nodes.get(name);
+            stored.map(|stored| &stored.record.route)
+        }
         let ids = before.instances.keys().chain(after.instances.keys());
         let changed = ids.filter(|id| route(before, id) != route(after, id));
         self.changed.instances.extend(changed);
-        let specs: BTreeSet<&SpecId> = before.specs.keys().chain(after.specs.keys()).collect();
+        let specs = before.specs.keys().chain(after.specs.keys());
         let here = |registry: &Registry, spec: &SpecId| registry.specs.contains_key(spec);
-        let changed = specs
-            .into_iter()
-            .filter(|spec| here(before, spec) != here(after, spec));
+        let changed = specs.filter(|spec| here(before, spec) != here(after, spec));
         self.changed.specs.extend(changed.cloned());
-        let node = |registry: &Registry, name: &NodeId| {
-            let stored = registry.nodes.get(name);
-            stored.map(|stored| stored.record.route.clone())
-        };
         let names = before.nodes.keys().chain(after.nodes.keys());
         let changed = names.filter(|name| node(before, name) != node(after, name));
         self.changed.nodes.extend(changed.cloned());

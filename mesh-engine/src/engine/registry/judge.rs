@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Changes, Registry, Slot, Summary, Work};
 use crate::engine::derive::derive;
 use mesh_core::id::{InstanceId, PluginName};
-use mesh_core::manifest::Manifest;
 use mesh_core::state::{InstanceState, Phase};
 use mesh_core::table::SpecId;
 use mesh_graph::needs;
@@ -14,9 +13,7 @@ use mesh_graph::needs;
 impl Registry {
     pub(super) fn judge(&mut self, mut work: Work, changes: &mut Changes) {
         self.touch_those_who_wait(&mut work);
-        let mut changed = Vec::new();
-        // Who asks for another version of what came or went is told another reason.
-        let mut told = BTreeSet::new();
+        let (mut changed, mut passed) = (Vec::new(), Vec::new());
         for spec in &work.specs {
             let summary = self.summarise(spec);
             let Some(state) = self.specs.get_mut(spec) else {
@@ -27,10 +24,22 @@ impl Registry {
                 changed.push(spec.clone());
             }
             if before.is_none() || summary.is_none() {
-                told.extend(self.graph.askers(spec));
+                passed.push(spec);
             }
         }
-        let mut affected = self.graph.with_dependents(changed);
+        // All there are, as when all is read from the start, have no others.
+        let all = changed.len() == self.specs.len();
+        let mut affected = if all {
+            changed.into_iter().collect()
+        } else {
+            self.graph.with_dependents(changed)
+        };
+        // Who asks for another version of what came or went is told another reason.
+        let mut told = BTreeSet::new();
+        if !all {
+            told.extend(passed.into_iter().flat_map(|spec| self.graph.askers(spec)));
+            told.retain(|spec| !affected.contains(spec));
+        }
         for spec in &work.specs {
             if self
                 .specs
@@ -44,9 +53,9 @@ impl Registry {
                 changes.specs.insert(spec.clone());
             }
         }
-        self.activate(&affected);
+        told.extend(self.activate(&affected));
+        self.explain(&told);
         affected.append(&mut told);
-        self.explain(&affected);
         for spec in &affected {
             let state = self.specs.get(spec);
             work.instances
@@ -91,49 +100,47 @@ impl Registry {
         })
     }
 
-    /// The least set of active ones: whoever is ready and whose needs are met by others of the set.
-    fn activate(&mut self, affected: &BTreeSet<SpecId>) {
-        for spec in affected {
-            if let Some(state) = self.specs.get_mut(spec) {
-                state.active = false;
-            }
+    /// Says of each whether it is active and whether its needs are met; gives those whose needs are not.
+    fn activate(&mut self, affected: &BTreeSet<SpecId>) -> Vec<SpecId> {
+        #[cfg(test)]
+        {
+            self.judged += affected.len();
         }
-        let mut open: Vec<SpecId> = affected.iter().cloned().collect();
-        while let Some(spec) = open.pop() {
-            let Some(state) = self.specs.get(&spec) else {
+        let may_run = |spec: &SpecId| {
+            let summary = self.specs.get(spec).and_then(|state| state.summary);
+            summary.is_some_and(|summary| summary.ready)
+        };
+        let standing = self
+            .graph
+            .activate(affected, may_run, |spec| self.is_active(spec));
+        let mut waiting = Vec::new();
+        for one in standing {
+            let Some(state) = self.specs.get_mut(one.spec) else {
                 continue;
             };
-            let ready = state.summary.is_some_and(|summary| summary.ready);
-            if state.active || !ready || !self.is_met(&state.manifest) {
-                continue;
+            state.active = one.active;
+            state.met = one.met;
+            if one.met {
+                state.unmet.clear();
+                state.ring = None;
+            } else {
+                waiting.push(one.spec.clone());
             }
-            if let Some(state) = self.specs.get_mut(&spec) {
-                state.active = true;
-            }
-            let users = self.graph.dependents(&spec, false);
-            open.extend(users.into_iter().filter(|user| affected.contains(user)));
         }
+        waiting
     }
 
     pub fn is_active(&self, spec: &SpecId) -> bool {
         self.specs.get(spec).is_some_and(|state| state.active)
     }
 
-    fn is_met(&self, manifest: &Manifest) -> bool {
-        self.graph.is_met(manifest, &|spec| self.is_active(spec))
-    }
-
-    /// Says of each whether its needs are met, and if not, which are not and whether it is the latest
-    /// of those who wait for each other.
-    fn explain(&mut self, affected: &BTreeSet<SpecId>) {
-        #[cfg(test)]
-        {
-            self.judged += affected.len();
-        }
+    /// Says of each which of its needs are not met, and whether it is the latest of those who wait for
+    /// each other.
+    fn explain(&mut self, told: &BTreeSet<SpecId>) {
         let runs = |spec: &SpecId| self.is_active(spec);
         let mut waiting = BTreeSet::new();
         let mut said = Vec::new();
-        for spec in affected {
+        for spec in told {
             let Some(state) = self.specs.get(spec) else {
                 continue;
             };
