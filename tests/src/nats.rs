@@ -142,6 +142,12 @@ impl Nats {
         self.wait_ready().await;
     }
 
+    /// Where a node of a cluster tells how it is.
+    pub fn monitor_url(&self) -> Option<String> {
+        let port = self.monitor?;
+        Some(format!("http://127.0.0.1:{port}"))
+    }
+
     /// Waits until it takes connections and, as a node of a cluster, is at one with the others.
     async fn wait_ready(&self) {
         let address = ("127.0.0.1", self.port);
@@ -150,8 +156,10 @@ impl Nats {
             tokio::net::TcpStream::connect(address).await.map(drop)
         })
         .await;
-        let Some(monitor) = self.monitor else { return };
-        let url = format!("http://127.0.0.1:{monitor}/healthz");
+        let Some(url) = self.monitor_url() else {
+            return;
+        };
+        let url = format!("{url}/healthz");
         wait::until("the cluster is well", patience, || async {
             let answer = http_client::get(&url).await?;
             anyhow::ensure!(answer.status == 200, "{}", answer.body);

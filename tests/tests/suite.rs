@@ -24,6 +24,7 @@ mod suite {
     mod liveness;
     mod nested_drain;
     mod new_plugin;
+    mod operations;
     mod overload;
     mod registry;
     mod simulation;
