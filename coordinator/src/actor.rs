@@ -16,7 +16,7 @@ use mesh_core::id::InstanceId;
 use mesh_core::revision::Revision;
 use mesh_core::table::TableUpdate;
 use mesh_engine::engine::{
-    Command, Engine, Event, Outcome, RequestId, SessionId, StoreState, WriteId,
+    Command, Engine, Event, Outcome, RequestId, SessionId, StoreState, WriteError, WriteId,
 };
 use mesh_engine::record::Key;
 use mesh_runtime::ReadyLatch;
@@ -72,8 +72,20 @@ struct Running<S> {
     waiting: VecDeque<Waiting>,
     writing: Writing,
     auditor: Auditor,
-    /// Why the registry is not current, as it was said last.
-    said: Option<String>,
+    /// Why the last write was not stored, though the store can be read.
+    unwritten: Option<String>,
+    /// How it stands, as it was said last.
+    said: Option<Stands>,
+}
+
+/// How the registry stands, for those who ask whether this coordinator is ready.
+#[derive(Debug, PartialEq, Eq)]
+enum Stands {
+    Current,
+    /// It is current, and can't be changed: why.
+    ReadOnly(String),
+    /// It can't be proven to be current: why.
+    Not(String),
 }
 
 impl<S: Store> Actor<S> {
@@ -90,6 +102,7 @@ impl<S: Store> Actor<S> {
             waiting: VecDeque::new(),
             writing: FuturesUnordered::new(),
             auditor: Auditor::default(),
+            unwritten: None,
             said: None,
         };
         running.show();
@@ -166,6 +179,14 @@ impl<S: Store> Running<S> {
 
     fn wrote(&mut self, event: Event, outcome: &'static str) {
         self.actor.metrics.wrote(outcome);
+        match &event {
+            Event::Written { .. } => self.unwritten = None,
+            Event::WriteFailed {
+                error: WriteError::Unavailable(why) | WriteError::Unknown(why),
+                ..
+            } => self.unwritten = Some(why.clone()),
+            _ => {}
+        }
         self.step(event);
     }
 
@@ -288,35 +309,46 @@ impl<S: Store> Running<S> {
         metrics.current(engine.store() == StoreState::Current);
         metrics.office(engine.holds_office(self.actor.clock.now()));
         self.actor.joining.set(engine.store());
-        let why = match engine.store() {
-            StoreState::Current => engine.held_back(),
-            StoreState::Starting => Some(
+        let stands = match engine.store() {
+            StoreState::Current => match (engine.held_back(), &self.unwritten) {
+                (Some(why), _) => Stands::Not(why),
+                (None, Some(why)) => Stands::ReadOnly(format!(
+                    "the registry's store can be read, and does not store what is written: {why}; look at \
+                     the log and the disk of the NATS servers"
+                )),
+                (None, None) => Stands::Current,
+            },
+            StoreState::Starting => Stands::Not(
                 "the registry is not loaded: its store in NATS has not been reached yet".to_owned(),
             ),
-            StoreState::Lost => Some(
+            StoreState::Lost => Stands::Not(
                 "the registry's store in NATS can't be reached: the last table is served, running \
                  plugins go on, changes are refused"
                     .to_owned(),
             ),
         };
-        if why == self.said {
+        if self.said.as_ref() == Some(&stands) {
             return;
         }
-        match &why {
-            None => {
+        match &stands {
+            Stands::Current => {
                 tracing::info!(revision = %engine.revision(), "the registry is current");
                 self.actor.ready.set_ready();
             }
-            Some(why) => {
+            Stands::ReadOnly(why) => {
+                tracing::warn!("{why}");
+                self.actor.ready.set_ready_with(why);
+            }
+            Stands::Not(why) => {
                 // At the start it is no news.
                 if self.actor.engine.store() == StoreState::Starting {
                     tracing::info!("{why}");
                 } else {
                     tracing::warn!("{why}");
                 }
-                self.actor.ready.set_not_ready(why.clone());
+                self.actor.ready.set_not_ready(why);
             }
         }
-        self.said = why;
+        self.said = Some(stands);
     }
 }

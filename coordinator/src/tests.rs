@@ -53,6 +53,8 @@ struct Inner {
     epoch: u64,
     sequence: u64,
     lost: bool,
+    /// Nothing more can be written.
+    full: bool,
     entries: BTreeMap<String, (Option<Bytes>, u64)>,
     followers: Vec<mpsc::UnboundedSender<StoreEvent>>,
 }
@@ -113,6 +115,10 @@ impl Memory {
         inner.tell_all();
     }
 
+    pub fn fill(&self, full: bool) {
+        self.inner.lock().unwrap().full = full;
+    }
+
     pub fn keys(&self) -> Vec<String> {
         let inner = self.inner.lock().unwrap();
         let live = inner
@@ -134,6 +140,10 @@ impl Store for Memory {
         let why = "a test took it away".to_owned();
         if inner.lost {
             return Box::pin(async { Err(StoreError::Unavailable { why }) });
+        }
+        if inner.full {
+            let why = "no space left".to_owned();
+            return Box::pin(async { Err(StoreError::Unknown { key, why }) });
         }
         let current = match inner.entries.get(&key) {
             Some((Some(_), sequence)) => *sequence,

@@ -72,6 +72,33 @@ async fn without_the_store_the_table_is_served_changes_are_refused_and_it_recove
 }
 
 #[tokio::test]
+async fn a_store_that_can_only_be_read_is_told_of_and_found_to_be_well_again() {
+    let bench = Bench::start().await;
+    let agent = bench.agent("a", 7).await;
+    agent.announce(vec![ready(1, "time", &[])]).await;
+    bench.until("time", InstanceState::Active).await;
+    bench.memory.fill(true);
+    agent.report(ready(2, "other", &[])).await;
+    let noted = async |wanted: &str| {
+        let waiting = async {
+            while !readiness(&bench).1.contains(wanted) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .expect("it says how it stands");
+        readiness(&bench)
+    };
+    let (is_ready, why) = noted("no space left").await;
+    assert!(is_ready && why.contains("does not store"), "{why}");
+    bench.memory.fill(false);
+    bench.until("other", InstanceState::Active).await;
+    assert_eq!(readiness(&bench), (true, String::new()));
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn before_the_store_was_ever_reached_questions_say_so_and_agents_wait_for_it() {
     let memory = Memory::new();
     memory.lose();

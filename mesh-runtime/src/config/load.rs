@@ -1,5 +1,6 @@
 //! The loader: merges the sources, checks the whole against the schema, and finds every mistake.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Map as Profiles};
@@ -11,6 +12,9 @@ use serde_json::Value;
 
 use super::check::mistakes_of;
 use super::{ConfigErrors, Mistake, Validate, environment, schema};
+
+/// The longest file that is read.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Where a configuration comes from; later ones win: defaults, file, environment, flags.
 #[derive(Debug, Clone, Default)]
@@ -161,9 +165,21 @@ fn broken(what: &str, why: &str) -> ConfigErrors {
     ConfigErrors(vec![Mistake::new(what, why, remedy)])
 }
 
+/// The text of a file of a person's making; what has no end is left alone.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if read as u64 > MAX_FILE_BYTES {
+        let why = format!("it has more than {MAX_FILE_BYTES} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(text)
+}
+
 fn read_file(path: &Path) -> Result<Value, Mistake> {
     let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = read_text(path).map_err(|error| {
         let remedy = "give a TOML file that this user may read with --config";
         Mistake::new(&shown, format!("can't be read: {error}"), remedy)
     })?;

@@ -236,6 +236,18 @@ fn a_file_that_is_not_toml_is_named_with_line_and_column() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn a_file_without_an_end_is_refused() {
+    let sources = Sources {
+        file: Some("/dev/zero".into()),
+        ..Sources::default()
+    };
+    let text = load::<Whole>(&sources).unwrap_err().to_string();
+    let expected = "/dev/zero: can't be read: it has more than 1048576 bytes";
+    assert!(text.starts_with(expected), "{text}");
+}
+
 #[test]
 fn a_file_that_is_not_there_is_said_so() {
     let sources = Sources {
