@@ -98,11 +98,28 @@ impl Way {
             Self::Whole(table) => table.to_snapshot(),
             Self::Deltas(deltas) => {
                 let updates = deltas.iter().map(|delta| delta.update.clone());
-                updates.reduce(TableUpdate::and).unwrap_or_default()
+                all_of(updates.collect())
             }
         };
         written_update(update)
     }
+}
+
+/// Updates that continue each other, as one. Neighbours are put together first: one after another, the
+/// rows of the first would be gone through as often as there are updates.
+fn all_of(mut updates: Vec<TableUpdate>) -> TableUpdate {
+    while updates.len() > 1 {
+        let mut rest = updates.into_iter();
+        let pair = || {
+            let first = rest.next()?;
+            Some(match rest.next() {
+                Some(next) => first.and(next),
+                None => first,
+            })
+        };
+        updates = std::iter::from_fn(pair).collect();
+    }
+    updates.pop().unwrap_or_default()
 }
 
 impl Feed {
@@ -295,7 +312,11 @@ impl Follower {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::*;
+    use std::collections::BTreeMap;
+
     use futures::FutureExt;
+    use mesh_core::id::{Generation, NodeId};
+    use mesh_core::table::NodeRoute;
 
     fn at(sequence: u64) -> Revision {
         Revision { epoch: 1, sequence }
@@ -417,6 +438,40 @@ mod tests {
         assert_eq!(told[0].as_ptr(), told[1].as_ptr());
         let update = control::TableUpdate::decode(told[0].clone()).unwrap();
         assert_eq!(update.to, Some(at(9).into()));
+    }
+
+    #[test]
+    fn many_changes_put_together_make_the_same_table() {
+        let feed = Feed::new();
+        change(&feed, 1);
+        let (before, mut follower) = (feed.table(), feed.follow(Some(at(1)), 0));
+        for sequence in 2..100 {
+            // Nodes come and go; some are gone in the end, some came again.
+            let node: NodeId = format!("node-{}", sequence * 7 % 11).parse().unwrap();
+            let mut update = TableUpdate {
+                from: Some(at(sequence - 1)),
+                to: at(sequence),
+                ..TableUpdate::default()
+            };
+            if sequence % 3 == 0 {
+                update.removed_nodes.push(node);
+            } else {
+                update.nodes.push(NodeRoute {
+                    node,
+                    generation: Generation(sequence),
+                    zone: String::new(),
+                    labels: BTreeMap::new(),
+                    software: String::new(),
+                });
+            }
+            feed.publish(update);
+        }
+        feed.tell();
+        let update = follower.next().now_or_never().unwrap();
+        let update = control::TableUpdate::decode(update).unwrap();
+        let after = before.apply(&update.try_into().unwrap()).unwrap();
+        assert_eq!(after.digest(), feed.table().digest());
+        assert_ne!(after.nodes().count(), 0);
     }
 
     #[test]

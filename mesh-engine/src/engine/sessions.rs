@@ -355,11 +355,12 @@ impl Engine {
     }
 
     fn check_ring(&self, manifest: &Manifest, spec: &SpecId) -> Result<(), MeshError> {
-        if self.registry.graph.contains(spec) {
+        let coming = self.sessions.coming.graph();
+        // Another instance of what was judged before; whoever closes a ring with it comes later.
+        if self.registry.graph.contains(spec) || coming.contains(spec) {
             return Ok(());
         }
         let runs = |spec: &SpecId| self.registry.is_active(spec);
-        let coming = self.sessions.coming.graph();
         let checked = self
             .registry
             .graph
