@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clients;
+use crate::control::fanout;
 
 /// The subject that the bare NATS responder listens on.
 pub const ECHO: [&str; 1] = ["bench.echo"];
@@ -44,6 +45,7 @@ pub async fn serve(words: &[&str]) -> anyhow::Result<()> {
         ["grpc", address] => grpc(address).await,
         ["forward", url, subject, socket] => forward(url, subject, socket).await,
         ["share", url, subject, sockets @ ..] => share(url, subject, sockets).await,
+        ["fanout", address] => fanout::serve(address).await,
         ["http", address] => http(address.parse()?).await,
         ["rmcp", address] => rmcp(address.parse()?).await,
         other => anyhow::bail!("no responder {other:?}"),

@@ -103,7 +103,7 @@ async fn run(mut bench: Bench) -> anyhow::Result<()> {
     }
     choice::choice(&mut bench)?;
     scale::scale(&mut bench).await?;
-    control::control(&mut bench);
+    control::control(&mut bench).await?;
     overload::overload(&mut bench).await?;
     memory::memory(&mut bench).await?;
     let target = process::binaries();

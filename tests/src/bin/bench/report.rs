@@ -37,6 +37,7 @@ impl fmt::Display for Target {
 }
 
 /// One number of ours, beside the same of a bare part if there is one.
+#[derive(Clone, Copy)]
 pub struct Figure {
     pub metric: &'static str,
     pub unit: &'static str,

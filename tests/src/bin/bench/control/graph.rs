@@ -3,6 +3,7 @@
 
 use mesh_core::id::InstanceId;
 use mesh_proto::common::{Capability, CapabilityEntry, CapabilityKind, Dependency, Manifest};
+use mesh_proto::control::{InstancePhase, InstanceReport};
 
 /// Instances of a plugin.
 pub const INSTANCES: usize = 3;
@@ -73,4 +74,17 @@ pub fn instance(plugin: usize, number: usize) -> InstanceId {
 /// The node of an instance: no two instances of a plugin are on one, where there are enough.
 pub fn node(plugin: usize, number: usize, nodes: usize) -> usize {
     (plugin + number * (nodes / INSTANCES + 1)) % nodes
+}
+
+/// What an agent says of an instance.
+pub fn wire_report(plugin: usize, number: usize, phase: InstancePhase) -> InstanceReport {
+    InstanceReport {
+        instance: instance(plugin, number).to_string(),
+        manifest: Some(manifest(plugin)),
+        phase: phase.into(),
+        since_ms: 1_700_000_000_000,
+        concurrency: 32,
+        supervised: true,
+        ..InstanceReport::default()
+    }
 }
