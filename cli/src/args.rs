@@ -61,6 +61,8 @@ pub enum Command {
     Unload(UnloadArgs),
     /// Share out a plugin's calls among its versions, or show how they are
     Split(SplitArgs),
+    /// Bring a plugin to a new version step by step, and back when that fails
+    Rollout(RolloutArgs),
     /// Show what would follow from a change or a loss; nothing is done
     Impact(ImpactArgs),
     /// List the agent-nodes
@@ -199,6 +201,80 @@ pub struct SplitArgs {
     /// Give all calls to the newest version again
     #[arg(long, requires = "name", conflicts_with = "shares")]
     pub clear: bool,
+    /// Why; kept and shown
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub reason: String,
+}
+
+/// `rollout`.
+#[derive(Debug, Args)]
+pub struct RolloutArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub what: RolloutCommand,
+}
+
+/// What `rollout` does.
+#[derive(Debug, Subcommand)]
+pub enum RolloutCommand {
+    /// Begin; it waits until an instance of the new version is active
+    Start(RolloutStartArgs),
+    /// Show where rollouts stand, those that are over, too
+    Status {
+        #[command(flatten)]
+        ask: CoordinatorFlags,
+        /// The plugin (default: all)
+        name: Option<String>,
+    },
+    /// Give all calls back to the old versions
+    Abort {
+        #[command(flatten)]
+        ask: CoordinatorFlags,
+        /// The plugin
+        name: String,
+        /// Why; kept and shown
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "",
+            hide_default_value = true
+        )]
+        reason: String,
+    },
+}
+
+/// `rollout start`.
+#[derive(Debug, Args)]
+pub struct RolloutStartArgs {
+    #[command(flatten)]
+    pub ask: CoordinatorFlags,
+    /// The plugin
+    pub name: String,
+    /// The new version
+    #[arg(long, value_name = "VERSION")]
+    pub to: String,
+    /// What it gets of the calls, step by step, in percent
+    #[arg(
+        long,
+        value_name = "PERCENT,…",
+        value_delimiter = ',',
+        default_value = "10,50,100"
+    )]
+    pub steps: Vec<u32>,
+    /// How long each step lasts at least
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub interval: HumanDuration,
+    /// It gives its calls back when more of them fail
+    #[arg(long, value_name = "PERCENT", default_value = "5%")]
+    pub max_error_rate: String,
+    /// How long it is watched from its first call on; all steps at least
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    pub within: HumanDuration,
     /// Why; kept and shown
     #[arg(
         long,

@@ -17,6 +17,7 @@ pub mod nodes;
 pub mod plugin;
 pub mod plugins;
 pub mod registry;
+pub mod rollout;
 pub mod split;
 pub mod tools;
 pub mod watch;

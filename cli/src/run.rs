@@ -68,6 +68,7 @@ fn dispatch(command: Command, output: Output) -> Result<(), Failure> {
         Command::Disable(args) => client(commands::change::disable(args, output)),
         Command::Unload(args) => client(commands::change::unload(args, output)),
         Command::Split(args) => client(commands::split::run(args, output)),
+        Command::Rollout(args) => client(commands::rollout::run(args, output)),
         Command::Impact(args) => client(commands::impact::run(args, output)),
         Command::Nodes(args) => client(commands::nodes::run(args, output)),
         Command::Coordinators(args) => client(commands::coordinators::run(args, output)),

@@ -219,9 +219,11 @@ impl<S: Store> Running<S> {
             } => {
                 let queue = match &key {
                     Key::Instance(_) | Key::Wish(_) | Key::Split(_) => &mut self.waiting,
-                    Key::Node(_) | Key::Coordinator(_) | Key::Lease | Key::Epoch => {
-                        &mut self.urgent
-                    }
+                    Key::Node(_)
+                    | Key::Rollout(_)
+                    | Key::Coordinator(_)
+                    | Key::Lease
+                    | Key::Epoch => &mut self.urgent,
                 };
                 queue.push_back(((write, key), value, expected));
             }

@@ -8,6 +8,7 @@ mod agents;
 mod follow;
 mod history;
 mod report;
+mod rollouts;
 mod splits;
 mod view;
 

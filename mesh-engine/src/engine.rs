@@ -18,6 +18,7 @@ mod records;
 mod registry;
 mod requests;
 mod roles;
+mod rollout;
 mod sessions;
 mod splits;
 mod suppose;
@@ -28,21 +29,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use self::event::{
-    Action, Change, Command, Event, Operation, Outcome, Report, RequestId, SessionId, WriteError,
-    WriteId,
+    Action, Change, Command, Event, Operation, Outcome, Report, RequestId, SessionId, Tally,
+    WriteError, WriteId,
 };
 use self::leases::Leases;
 use self::publish::Publisher;
 use self::registry::{Changes, Registry};
 use self::requests::Requests;
 pub use self::roles::{CoordinatorView, NodeStanding, NodeView};
+use self::rollout::Watch;
 use self::sessions::Sessions;
 pub use self::splits::{SplitShare, SplitView};
 pub use self::suppose::{Affected, Impact, Supposition};
 pub use self::view::{Counts, GraphNode, GraphView, PluginFilter, PluginView};
 use self::writes::Writes;
 use crate::record::{Key, RecordError, Stand};
-use mesh_core::id::{InstanceId, NodeId};
+use mesh_core::id::{InstanceId, NodeId, PluginName};
 use mesh_core::revision::{Revision, Timestamp};
 
 /// What an engine must know of its coordinator.
@@ -102,6 +104,8 @@ pub struct Engine {
     leases: Leases,
     writes: Writes,
     requests: Requests,
+    /// Rollouts that go on.
+    rollouts: BTreeMap<PluginName, Watch>,
     publisher: Publisher,
     /// Instances whose standing is not noted as it is, or changes with time.
     unsettled: BTreeMap<InstanceId, Turned>,
@@ -123,6 +127,7 @@ impl Engine {
             leases: Leases::new(now),
             writes: Writes::default(),
             requests: Requests::default(),
+            rollouts: BTreeMap::new(),
             publisher: Publisher::default(),
             unsettled: BTreeMap::new(),
             out: Vec::new(),
@@ -164,6 +169,7 @@ impl Engine {
             Event::AgentReported { session, report } => self.agent_reported(session, report, now),
             Event::AgentGone { session, instance } => self.agent_gone(session, instance, now),
             Event::AgentHeartbeat { session } => self.heard(session, now),
+            Event::AgentCounted { session, counts } => self.agent_counted(session, counts),
             Event::AgentAcknowledged { session, table } => self.acknowledged(session, table, now),
             Event::AgentClosed { session, parting } => self.agent_parted(session, parting, now),
             Event::TableSeen { table } => self.table_seen(table, now),
@@ -195,6 +201,7 @@ impl Engine {
         self.tick_sessions(now);
         self.tick_writes(now);
         self.tick_requests(now);
+        self.tick_rollouts();
         let due: Vec<InstanceId> = self.unsettled.keys().copied().collect();
         self.mark(due.into_iter().map(Key::Instance));
     }
@@ -247,6 +254,10 @@ impl Engine {
                 Key::Node(node) => self.node_stored(node, now),
                 Key::Instance(id) => self.sessions.coming.arrived(*id),
                 Key::Wish(_) | Key::Split(_) => self.wished_stored(&key),
+                Key::Rollout(plugin) => {
+                    self.rollout_stored(plugin, now);
+                    self.wished_stored(&key);
+                }
                 Key::Coordinator(name) => {
                     self.coordinator_stored(name, now);
                     self.twin_stored(name, now);
@@ -327,6 +338,7 @@ impl Engine {
         self.mark(instances.into_iter().map(Key::Instance));
         self.mark(nodes.into_iter().map(Key::Node));
         self.mark([Key::Epoch]);
+        self.rollouts_resynchronised(now);
         self.requests_resynchronised();
     }
 

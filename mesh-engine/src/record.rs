@@ -5,6 +5,7 @@
 
 mod epoch;
 mod lease;
+mod rollout;
 mod split;
 
 use std::fmt;
@@ -22,13 +23,15 @@ use mesh_core::table::NodeRoute;
 
 pub use self::epoch::EpochRecord;
 pub use self::lease::LeaseRecord;
+pub use self::rollout::{Doing, Mover, RolloutPlan, RolloutRecord, RolloutState};
 pub use self::split::SplitRecord;
 
 /// The format that is written. One that is greater comes from a newer coordinator.
 pub const FORMAT: u32 = 1;
 
 /// What a key of the store stands for: `node.<name>`, `instance.<uuid>`, `wish.<plugin>`,
-/// `split.<plugin>`, `coordinator.<name>`, and `epoch` and `lease`, of which there is one each.
+/// `split.<plugin>`, `rollout.<plugin>`, `coordinator.<name>`, and `epoch` and `lease`, of which there is
+/// one each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
     /// An agent-node.
@@ -39,6 +42,8 @@ pub enum Key {
     Wish(PluginName),
     /// Which versions of a plugin get which shares of its calls.
     Split(PluginName),
+    /// A plugin's way to a new version.
+    Rollout(PluginName),
     /// A coordinator.
     Coordinator(NodeId),
     /// Which life of the registry this is.
@@ -54,6 +59,7 @@ impl fmt::Display for Key {
             Self::Instance(instance) => write!(f, "instance.{instance}"),
             Self::Wish(plugin) => write!(f, "wish.{plugin}"),
             Self::Split(plugin) => write!(f, "split.{plugin}"),
+            Self::Rollout(plugin) => write!(f, "rollout.{plugin}"),
             Self::Coordinator(name) => write!(f, "coordinator.{name}"),
             Self::Epoch => f.write_str("epoch"),
             Self::Lease => f.write_str("lease"),
@@ -113,9 +119,11 @@ impl FromStr for Key {
             "instance" => named(name).map(Self::Instance).map_err(bad),
             "wish" => named(name).map(Self::Wish).map_err(bad),
             "split" => named(name).map(Self::Split).map_err(bad),
+            "rollout" => named(name).map(Self::Rollout).map_err(bad),
             "coordinator" => named(name).map(Self::Coordinator).map_err(bad),
             _ => Err(bad(
-                "they begin with node, instance, wish, split or coordinator, or are epoch or lease"
+                "they begin with node, instance, wish, split, rollout or coordinator, or are epoch or \
+                 lease"
                     .to_owned(),
             )),
         }
@@ -292,7 +300,7 @@ impl Key {
     #[must_use]
     pub fn wished(&self) -> Option<&PluginName> {
         match self {
-            Self::Wish(plugin) | Self::Split(plugin) => Some(plugin),
+            Self::Wish(plugin) | Self::Split(plugin) | Self::Rollout(plugin) => Some(plugin),
             _ => None,
         }
     }
@@ -309,6 +317,8 @@ pub enum Record {
     Wish(WishRecord),
     /// Which versions of a plugin get which shares of its calls.
     Split(SplitRecord),
+    /// A plugin's way to a new version.
+    Rollout(Box<RolloutRecord>),
     /// A coordinator.
     Coordinator(CoordinatorRecord),
     /// Which life of the registry this is.
@@ -345,6 +355,7 @@ impl Record {
             Self::Instance(record) => write(record),
             Self::Wish(record) => write(record),
             Self::Split(record) => write(record),
+            Self::Rollout(record) => write(record),
             Self::Coordinator(record) => write(record),
             Self::Epoch(record) => write(record),
             Self::Lease(record) => write(record),
@@ -394,6 +405,13 @@ impl Record {
                 }
                 Ok(Self::Split(record))
             }
+            Key::Rollout(plugin) => {
+                let record: Box<RolloutRecord> = read(bytes).map_err(broken)?;
+                if record.plugin != *plugin {
+                    return Err(broken(format!("it tells of {}", record.plugin)));
+                }
+                Ok(Self::Rollout(record))
+            }
             Key::Coordinator(_) => read(bytes).map(Self::Coordinator).map_err(broken),
             Key::Epoch => read(bytes).map(Self::Epoch).map_err(broken),
             Key::Lease => read(bytes).map(Self::Lease).map_err(broken),
@@ -423,6 +441,7 @@ mod tests {
             "node.a",
             "wish.calculator",
             "split.calculator",
+            "rollout.calculator",
             "coordinator.main",
             "epoch",
             "lease",

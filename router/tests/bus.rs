@@ -109,7 +109,7 @@ async fn serve(bus: &Bus, n: u8, answers: bool) -> Arc<AtomicU64> {
             if answers {
                 let result = common::Result {
                     payload: vec![n].into(),
-                    content_type: String::new(),
+                    ..common::Result::default()
                 };
                 let reply = NodeReply {
                     call_id: request.call_id,

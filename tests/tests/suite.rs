@@ -27,6 +27,7 @@ mod suite {
     mod operations;
     mod overload;
     mod registry;
+    mod rollout;
     mod simulation;
     mod split;
     mod streams;

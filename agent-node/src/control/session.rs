@@ -12,7 +12,7 @@ use mesh_core::revision::Revision;
 use mesh_core::table::{ApplyError, NodeRoute};
 use mesh_proto::control::{
     self, AgentFrame, AgentHello, CoordinatorFrame, Directive, DirectiveAction, Heartbeat,
-    InstanceRejected, TableAck, agent_frame, coordinator_frame,
+    InstanceCounts, InstanceLoad, InstanceRejected, TableAck, agent_frame, coordinator_frame,
 };
 use mesh_proto::convert::read_update;
 use mesh_proto::status::{from_status, stream_end};
@@ -172,8 +172,10 @@ impl Control {
             0 => HEARTBEAT,
             millis => Duration::from_millis(u64::from(millis)),
         };
-        self.tasks
-            .spawn("heartbeat", heartbeat(outgoing.clone(), interval, session));
+        self.tasks.spawn(
+            "heartbeat",
+            heartbeat(self.plane.clone(), outgoing.clone(), interval, session),
+        );
         let asked = Notify::new();
         let (applied, acks) = watch::channel(None);
         let stopping = tokio::select! {
@@ -388,8 +390,18 @@ impl Control {
     }
 }
 
+/// What an instance has counted, of what it tells in a beacon.
+fn counts(load: InstanceLoad) -> InstanceCounts {
+    InstanceCounts {
+        instance: load.instance,
+        calls: load.calls.saturating_sub(u64::from(load.in_flight)),
+        failed: load.failed,
+    }
+}
+
 /// Renews the lease until the session ends.
 async fn heartbeat(
+    plane: Plane,
     outgoing: mpsc::Sender<AgentFrame>,
     interval: Duration,
     session: CancellationToken,
@@ -401,7 +413,9 @@ async fn heartbeat(
             () = session.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let beat = frame(agent_frame::Body::Heartbeat(Heartbeat {}));
+        let beat = frame(agent_frame::Body::Heartbeat(Heartbeat {
+            counts: plane.loads().into_iter().map(counts).collect(),
+        }));
         if outgoing.send(beat).await.is_err() {
             return;
         }

@@ -11,6 +11,8 @@ use mesh_proto::control;
 pub(super) struct Load {
     calls: u64,
     errors: u64,
+    /// Calls that failed by the plugin's doing.
+    failed: u64,
     shed: u64,
     /// Decaying average, in microseconds.
     latency_us: u64,
@@ -37,6 +39,11 @@ impl Load {
         };
     }
 
+    /// A call that ended has failed by the plugin's doing.
+    pub(super) fn failed(&mut self) {
+        self.failed += 1;
+    }
+
     /// A call was shed.
     pub(super) fn shed(&mut self) {
         self.shed += 1;
@@ -59,6 +66,7 @@ impl Load {
             memory_bytes: 0,
             cpu_millis: 0,
             unresponsive: false,
+            failed: self.failed,
         }
     }
 }

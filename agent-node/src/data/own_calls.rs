@@ -182,6 +182,7 @@ impl Answer {
             Ok(output) => self.send(host_frame::Body::Result(common::Result {
                 payload: output.payload,
                 content_type: output.content_type,
+                ..common::Result::default()
             })),
             Err(mut error) => {
                 // Never with its own instance or without a place: a plugin that passes it on would seem to

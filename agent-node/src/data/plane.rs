@@ -312,11 +312,25 @@ impl Plane {
     }
 }
 
+/// Whether a call's end is the plugin's failure, and not its caller's doing.
+fn has_failed(end: &End) -> bool {
+    match end {
+        Ok(answer) => answer.result.failed,
+        Err(error) => !matches!(
+            ErrorCode::from_number(error.code),
+            ErrorCode::Cancelled | ErrorCode::InvalidArgument
+        ),
+    }
+}
+
 impl Session {
     /// Counts a call that ended.
     fn ended(&mut self, call: &InFlight, end: &End) {
         let took = Instant::now().saturating_duration_since(call.started);
         self.load.ended(took, end.is_ok());
+        if has_failed(end) {
+            self.load.failed();
+        }
         let outcome = end
             .as_ref()
             .err()

@@ -42,7 +42,9 @@ pub async fn run(ask: CoordinatorFlags, output: Output) -> Result<(), Failure> {
     });
     output::line(output::table(head, rows))?;
     if !all.iter().any(|view| view.office) {
-        output::note("nobody holds the office: there is no node to decide about");
+        output::note(
+            "nobody holds the office: there is no node to decide about, and no rollout's step is due",
+        );
     }
     Ok(())
 }

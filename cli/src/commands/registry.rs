@@ -10,7 +10,7 @@ use mesh_proto::control::Revision;
 use serde_json::json;
 
 use self::file::{Stored, Wishes};
-use self::plan::{Step, plan};
+use self::plan::{Step, left_alone, plan};
 use crate::admin::Admin;
 use crate::args::{CoordinatorFlags, RegistryArgs, RegistryCommand};
 use crate::exit::{self, Failure};
@@ -29,12 +29,11 @@ pub async fn run(args: RegistryArgs, output: Output) -> Result<(), Failure> {
 
 async fn export(ask: &CoordinatorFlags, out: Option<&std::path::Path>) -> Result<(), Failure> {
     let mut admin = Admin::connect(ask).await?;
-    let wishes = stored(&mut admin).await?.wishes;
-    let text = wishes.write(
-        &jiff::Timestamp::now()
-            .strftime("%Y-%m-%d %H:%M:%S UTC")
-            .to_string(),
-    )?;
+    let Stored {
+        wishes, rollouts, ..
+    } = stored(&mut admin).await?;
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC");
+    let text = wishes.write(&now.to_string(), &rollouts)?;
     let Some(path) = out else {
         return output::line(text.trim_end());
     };
@@ -59,15 +58,19 @@ async fn import(
         Wishes::read(&text).map_err(|why| Failure::data(format!("{}: {why}", path.display())))?;
     let mut admin = Admin::connect(ask).await?;
     let before = stored(&mut admin).await?;
-    let steps = plan(&before.wishes, &wanted);
+    let steps = plan(&before.wishes, &wanted, &before.rollouts);
+    let left = left_alone(&before.wishes, &wanted, &before.rollouts);
     if output == Output::Json {
         let steps: Vec<_> = steps.iter().map(Step::as_json).collect();
-        output::json(&json!({ "plan": steps, "apply": yes }))?;
+        output::json(&json!({ "plan": steps, "left": left, "apply": yes }))?;
     } else {
         for step in &steps {
             output::line(step.to_string())?;
         }
-        output::line(plan::summary(&steps))?;
+        output::line(plan::summary(&steps, &left))?;
+    }
+    for line in &left {
+        output::note(line);
     }
     if steps.is_empty() {
         return Ok(());

@@ -4,7 +4,8 @@ use mesh_core::id::{InstanceId, NodeId, PluginName};
 use mesh_core::revision::{Revision, Timestamp};
 use mesh_core::split::Split;
 use mesh_engine::record::{
-    CoordinatorRecord, Key, LeaseRecord, NodeRecord, Parting, Record, SplitRecord, Wish, WishRecord,
+    CoordinatorRecord, Key, LeaseRecord, Mover, NodeRecord, Parting, Record, RolloutRecord,
+    RolloutState, SplitRecord, Wish, WishRecord,
 };
 
 use super::entry::{Actor, AuditEntry, AuditKind};
@@ -62,6 +63,7 @@ pub(crate) fn of_record(changed: &Changed<'_>, source: Source) -> Vec<AuditEntry
     match changed.key {
         Key::Wish(plugin) => wish(plugin, record, entry(AuditKind::Wish)),
         Key::Split(plugin) => split(plugin, record, entry(AuditKind::Split)),
+        Key::Rollout(plugin) => rollout(plugin, record, entry(AuditKind::Rollout)),
         Key::Node(node) => self::node(node, record, changed.lease, entry(AuditKind::Node)),
         Key::Coordinator(name) => coordinator(name, record, entry(AuditKind::Coordinator)),
         Key::Lease => lease(record, entry(AuditKind::Office), &entry(AuditKind::Node)),
@@ -132,6 +134,50 @@ fn split(plugin: &PluginName, record: Pair<'_>, entry: AuditEntry) -> Vec<AuditE
         reason,
         ..entry
     }]
+}
+
+fn rollout(plugin: &PluginName, record: Pair<'_>, entry: AuditEntry) -> Vec<AuditEntry> {
+    fn of(record: Option<&Record>) -> Option<&RolloutRecord> {
+        match record {
+            Some(Record::Rollout(rollout)) => Some(rollout),
+            _ => None,
+        }
+    }
+    let stands = |rollout: &RolloutRecord| {
+        let (state, to) = (rollout.state.as_str(), &rollout.plan.to);
+        match rollout.state {
+            RolloutState::Shifting => format!("{state} {to} {} %", rollout.percent()),
+            _ => format!("{state} {to}"),
+        }
+    };
+    let none = || "none".to_owned();
+    let (before, after) = (of(record.0), of(record.1));
+    if before == after {
+        return Vec::new();
+    }
+    let (by, reason) = match after {
+        // What is waited for is no reason.
+        Some(it) if it.state == RolloutState::Waiting => (actor(&it.moved_by), it.why.clone()),
+        Some(it) => (actor(&it.moved_by), it.reason.clone()),
+        // Rollouts are written over, never deleted.
+        None => (Actor::Graph, "its record is gone".to_owned()),
+    };
+    vec![AuditEntry {
+        plugin: Some(plugin.clone()),
+        from: before.map_or_else(none, stands),
+        to: after.map_or_else(none, stands),
+        by,
+        reason,
+        ..entry
+    }]
+}
+
+/// Who wrote a rollout's record.
+fn actor(mover: &Mover) -> Actor {
+    match mover {
+        Mover::Operator(by) => Actor::Operator(by.clone()),
+        Mover::Coordinator(name) => Actor::Coordinator(name.clone()),
+    }
 }
 
 fn node(
@@ -298,6 +344,8 @@ pub(crate) fn who_moved(instance: InstanceId, changed: &Changed<'_>) -> Actor {
             _ => Actor::Graph,
         },
         (Key::Wish(_), _, Some(Record::Wish(wish))) => Actor::Operator(wish.by.clone()),
+        (Key::Split(_), _, Some(Record::Split(split))) => Actor::Operator(split.by.clone()),
+        (Key::Rollout(_), _, Some(Record::Rollout(rollout))) => actor(&rollout.moved_by),
         (Key::Node(node), _, Some(_)) => Actor::Agent(node.clone()),
         (Key::Node(node), _, None) => {
             let evicted = changed.lease.filter(|it| it.evicted.contains_key(node));

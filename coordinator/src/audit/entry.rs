@@ -27,6 +27,8 @@ pub(crate) enum AuditKind {
     Wish,
     /// Operators share out a plugin's calls among its versions.
     Split,
+    /// A plugin goes over to a new version, or back.
+    Rollout,
     /// A node came, went, was reached again or not any more.
     Node,
     /// A coordinator took the office.
@@ -45,6 +47,7 @@ impl AuditKind {
             Self::Instance => "instance",
             Self::Wish => "wish",
             Self::Split => "split",
+            Self::Rollout => "rollout",
             Self::Node => "node",
             Self::Office => "office",
             Self::Coordinator => "coordinator",

@@ -10,12 +10,13 @@ use mesh_engine::engine::{Change, Engine, Operation, Outcome, PluginFilter, Supp
 use mesh_proto::OPERATOR_HEADER;
 use mesh_proto::admin::mesh_admin_server::MeshAdmin;
 use mesh_proto::admin::{
-    ClearSplitRequest, DisablePluginRequest, EnablePluginRequest, GetGraphRequest,
-    GetGraphResponse, GetImpactRequest, GetImpactResponse, GetPluginRequest, GetPluginResponse,
-    ListCoordinatorsRequest, ListCoordinatorsResponse, ListHistoryRequest, ListHistoryResponse,
-    ListNodesRequest, ListNodesResponse, ListPluginsRequest, ListPluginsResponse,
-    ListSplitsRequest, ListSplitsResponse, ListWishesRequest, ListWishesResponse,
-    PluginChangeResponse, SetSplitRequest, SetWishRequest, UnloadPluginRequest, Upgrade,
+    AbortRolloutRequest, ClearSplitRequest, DisablePluginRequest, EnablePluginRequest,
+    GetGraphRequest, GetGraphResponse, GetImpactRequest, GetImpactResponse, GetPluginRequest,
+    GetPluginResponse, ListCoordinatorsRequest, ListCoordinatorsResponse, ListHistoryRequest,
+    ListHistoryResponse, ListNodesRequest, ListNodesResponse, ListPluginsRequest,
+    ListPluginsResponse, ListRolloutsRequest, ListRolloutsResponse, ListSplitsRequest,
+    ListSplitsResponse, ListWishesRequest, ListWishesResponse, PluginChangeResponse,
+    SetSplitRequest, SetWishRequest, StartRolloutRequest, UnloadPluginRequest, Upgrade,
     WatchHistoryRequest, WatchHistoryResponse, WatchRequest, WatchResponse, get_impact_request,
 };
 use mesh_proto::control;
@@ -170,6 +171,30 @@ impl MeshAdmin for Services {
         splits.map(Response::new).map_err(refuse)
     }
 
+    async fn start_rollout(
+        &self,
+        request: Request<StartRolloutRequest>,
+    ) -> Result<Response<PluginChangeResponse>, Status> {
+        let by = operator(&request);
+        changed(self.begin_rollout(request.into_inner(), by).await)
+    }
+
+    async fn abort_rollout(
+        &self,
+        request: Request<AbortRolloutRequest>,
+    ) -> Result<Response<PluginChangeResponse>, Status> {
+        let by = operator(&request);
+        changed(self.end_rollout(request.into_inner(), by).await)
+    }
+
+    async fn list_rollouts(
+        &self,
+        request: Request<ListRolloutsRequest>,
+    ) -> Result<Response<ListRolloutsResponse>, Status> {
+        let rollouts = self.rollouts(request.into_inner()).await;
+        rollouts.map(Response::new).map_err(refuse)
+    }
+
     type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -320,7 +345,10 @@ fn operator<T>(request: &Request<T>) -> String {
     }
 }
 
-fn field<T: FromStr<Err: std::fmt::Display>>(field: &str, text: &str) -> Result<T, MeshError> {
+pub(super) fn field<T: FromStr<Err: std::fmt::Display>>(
+    field: &str,
+    text: &str,
+) -> Result<T, MeshError> {
     let parsed = text.parse();
     parsed.map_err(|error| WireError::new(field, error).into())
 }

@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::report::{instance, report};
+use super::report::{counted, instance, report};
 use super::{OUTGOING, Services, broken, finish, first};
 use crate::feed::Follower;
 use crate::handle::{OpenSession, ToAgent, stopped};
@@ -180,7 +180,15 @@ impl Reader {
                 let instance = instance(&gone.instance)?;
                 handle.tell(Event::AgentGone { session, instance }).await
             }
-            agent_frame::Body::Heartbeat(_) => handle.tell(Event::AgentHeartbeat { session }).await,
+            agent_frame::Body::Heartbeat(beat) => {
+                handle.tell(Event::AgentHeartbeat { session }).await?;
+                if beat.counts.is_empty() {
+                    return Ok(());
+                }
+                // A count that can't be read is one that is not known.
+                let counts = beat.counts.iter().filter_map(counted).collect();
+                handle.tell(Event::AgentCounted { session, counts }).await
+            }
             agent_frame::Body::TableAck(ack) => {
                 let table = ack.revision.unwrap_or_default().into();
                 handle

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mesh_core::error::{MeshError, Place};
 use mesh_core::id::InstanceId;
 use mesh_core::revision::Timestamp;
-use mesh_engine::engine::Report;
+use mesh_engine::engine::{Report, Tally};
 use mesh_proto::control;
 use mesh_proto::convert::{WireError, draft, instance_phase};
 
@@ -44,6 +44,15 @@ fn read(wire: control::InstanceReport) -> Result<Report, MeshError> {
         concurrency: wire.concurrency,
         supervised: wire.supervised,
     })
+}
+
+/// What an instance has counted; `None`: the instance can't be read.
+pub(super) fn counted(wire: &control::InstanceCounts) -> Option<(InstanceId, Tally)> {
+    let counts = Tally {
+        calls: wire.calls,
+        errors: wire.failed,
+    };
+    Some((InstanceId::from_bytes(&wire.instance).ok()?, counts))
 }
 
 /// Reads an instance's id.

@@ -1,12 +1,15 @@
 //! What operators are shown, on the wire.
 
 use mesh_core::revision::Revision;
+use mesh_core::split::Split;
 use mesh_engine::engine::{
     Affected, CoordinatorView, Engine, GraphNode, GraphView, Impact, NodeStanding, NodeView,
     Outcome, PluginView, SplitShare, SplitView,
 };
 use mesh_engine::record::{Key, Record};
 use mesh_proto::{admin, control};
+
+use super::rollouts;
 
 pub(super) fn plugin(own: PluginView) -> admin::PluginView {
     admin::PluginView {
@@ -122,27 +125,39 @@ pub(super) fn split(own: SplitView) -> admin::SplitView {
 
 /// What operators want by a record; `None`: it says nothing of that.
 pub(super) fn wish(engine: &Engine, key: &Key) -> Option<admin::WishView> {
-    let plugin = key.wished()?.to_string();
-    let (record, sequence) = engine.record(key)?;
+    let plugin = key.wished()?;
+    let (record, _) = engine.record(key)?;
+    let counts = engine.rollout_that_counts(plugin);
+    let mut rollout = None;
     let (state, split, by, reason, since) = match record {
         Record::Wish(own) => (own.wish.as_str(), None, own.by, own.reason, own.since),
-        Record::Split(own) => {
+        Record::Split(own) if counts.is_none() => {
             let split = Some(own.split.into());
             ("", split, own.by, own.reason, own.since)
+        }
+        Record::Rollout(own) if counts == Some(&*own) => {
+            let split = Split {
+                shares: own.settled(),
+                ..engine.split(plugin)?
+            };
+            let shown = (own.by.clone(), own.why.clone(), own.since);
+            rollout = Some(rollouts::view(*own));
+            ("", Some(split.into()), shown.0, shown.1, shown.2)
         }
         _ => return None,
     };
     let revision = Revision {
-        sequence,
+        sequence: engine.decided(key),
         ..engine.latest()
     };
     Some(admin::WishView {
-        plugin,
+        plugin: plugin.to_string(),
         state: state.to_owned(),
         split,
         by,
         reason,
         since_ms: since.0,
         revision: Some(revision.into()),
+        rollout,
     })
 }

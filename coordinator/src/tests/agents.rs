@@ -157,7 +157,9 @@ async fn wrong_beginnings_end_with_one_clear_error_each() {
         assert!(error.starts_with(text), "{error}");
     }
     let mut agent = Agent::open(bench.channel.clone()).await;
-    agent.send(agent_frame::Body::Heartbeat(Heartbeat {})).await;
+    agent
+        .send(agent_frame::Body::Heartbeat(Heartbeat::default()))
+        .await;
     let error = agent.end().await;
     assert_eq!(
         error,

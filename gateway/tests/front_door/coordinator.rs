@@ -224,6 +224,27 @@ impl MeshAdmin for Coordinator {
         not_here()
     }
 
+    async fn start_rollout(
+        &self,
+        _: Request<admin::StartRolloutRequest>,
+    ) -> Result<Response<admin::PluginChangeResponse>, Status> {
+        not_here()
+    }
+
+    async fn abort_rollout(
+        &self,
+        _: Request<admin::AbortRolloutRequest>,
+    ) -> Result<Response<admin::PluginChangeResponse>, Status> {
+        not_here()
+    }
+
+    async fn list_rollouts(
+        &self,
+        _: Request<admin::ListRolloutsRequest>,
+    ) -> Result<Response<admin::ListRolloutsResponse>, Status> {
+        not_here()
+    }
+
     async fn watch(
         &self,
         _: Request<admin::WatchRequest>,

@@ -191,7 +191,7 @@ impl Answer {
         }
         self.send(node_reply::Body::Result(common::Result {
             payload,
-            content_type: String::new(),
+            ..common::Result::default()
         }));
     }
 

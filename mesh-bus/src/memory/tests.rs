@@ -54,7 +54,7 @@ async fn echo(client: &Client) {
             };
             let result = common::Result {
                 payload: call.whole().unwrap().payload,
-                content_type: String::new(),
+                ..common::Result::default()
             };
             let reply = NodeReply {
                 call_id: request.call_id,

@@ -71,7 +71,7 @@ fn reply(bus: &Bus, to: &ReplyTo, call_id: u64, body: node_reply::Body) {
 pub fn result(payload: Bytes) -> node_reply::Body {
     node_reply::Body::Result(common::Result {
         payload,
-        content_type: String::new(),
+        ..common::Result::default()
     })
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::registry::{Slot, SpecState};
-use crate::record::{Stand, WishRecord};
+use crate::record::{RolloutRecord, Stand, WishRecord};
 use mesh_core::id::InstanceId;
 use mesh_core::revision::Timestamp;
 use mesh_core::state::{InstanceState, Phase};
@@ -27,13 +27,18 @@ pub(super) enum Hold<'a> {
     Disabled(&'a WishRecord),
     /// It is being unloaded.
     Unloading(&'a WishRecord),
+    /// A rollout has replaced this version.
+    Replaced(&'a RolloutRecord),
     /// It will be unloaded when those (`name@version`) have stopped who need it.
     Waiting(BTreeSet<String>),
 }
 
 impl Hold<'_> {
     pub fn is_held(&self) -> bool {
-        matches!(self, Self::Disabled(_) | Self::Unloading(_))
+        matches!(
+            self,
+            Self::Disabled(_) | Self::Unloading(_) | Self::Replaced(_)
+        )
     }
 }
 
@@ -106,6 +111,12 @@ fn place(slot: &Slot, spec: &SpecState, hold: &Hold<'_>) -> Place {
             stand: Some(Stand::Held),
             reason: wished("disabled", wish),
             since: wish.since,
+        },
+        (InstanceState::Active, Hold::Replaced(rollout)) => Place {
+            state: InstanceState::Initialized,
+            stand: Some(Stand::Held),
+            reason: format!("a rollout has replaced it by {}", rollout.plan.to),
+            since: rollout.since,
         },
         (InstanceState::Active, _) => when_ready(slot, spec, hold),
         _ => plain(phase, given(ready)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::record::{Facts, Key, Parting};
+use crate::record::{Facts, Key, Parting, RolloutPlan};
 use mesh_core::error::MeshError;
 use mesh_core::id::{InstanceId, PluginName};
 use mesh_core::manifest::Manifest;
@@ -104,6 +104,13 @@ pub enum Event {
         /// Its session.
         session: SessionId,
     },
+    /// An agent tells of all its instances what they have counted.
+    AgentCounted {
+        /// Its session.
+        session: SessionId,
+        /// The counts.
+        counts: Vec<(InstanceId, Tally)>,
+    },
     /// An agent has applied a table update.
     AgentAcknowledged {
         /// Its session.
@@ -132,6 +139,15 @@ pub enum Event {
     },
     /// Time has passed. Due several times in a lease and in a grace period.
     Tick,
+}
+
+/// What an instance has counted since it attached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Calls that ended.
+    pub calls: u64,
+    /// Those of them that failed.
+    pub errors: u64,
 }
 
 /// Why a write failed.
@@ -216,6 +232,10 @@ pub enum Change {
     },
     /// Its newest version gets all calls again.
     ClearSplit,
+    /// A new version gets its calls step by step.
+    Rollout(RolloutPlan),
+    /// Its rollout ends, and the old versions get all calls again.
+    AbortRollout,
 }
 
 /// What an operator's change did.

@@ -69,9 +69,10 @@ impl Registry {
     }
 
     /// Whether an instance of it takes calls, or will.
-    fn is_wanted(&self, state: &SpecState) -> bool {
+    pub(super) fn is_wanted(&self, state: &SpecState) -> bool {
         let wish = self.wish(&state.manifest.name);
-        let held = matches!(wish, Some(Wish::Disabled | Wish::Unloaded));
+        let held = matches!(wish, Some(Wish::Disabled | Wish::Unloaded))
+            || self.hold_of(&state.manifest).is_held();
         let wanted = |phase: Phase| !matches!(phase, Phase::Draining | Phase::Failed);
         let mut slots = state
             .instances

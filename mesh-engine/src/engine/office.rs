@@ -1,11 +1,11 @@
-//! The office: of all coordinators one at a time evicts nodes.
+//! The office: of all coordinators one at a time evicts nodes, and takes rollouts forward.
 //!
 //! It is held by a lease, which is a record. A holder counts it from when it *sent* the write that was
 //! then seen to be stored, others count half as much again from when they *saw* that, each by its own
 //! clock; so it is over for the holder before anybody may take it. Whatever the clocks do, a decision is
 //! a write of that same record: once another has taken it, the store refuses the decisions of the one
-//! before. A new holder waits one lease before its first decision. Nobody holds the office, and nothing
-//! is written, while there is no node to decide about.
+//! before. A new holder waits one lease before its first eviction. Nobody holds the office, and nothing
+//! is written, while there is no node to decide about and no rollout's step is due.
 //!
 //! A store that is an older copy knows of no holder, or of an earlier one, while somebody holds the office
 //! who has not heard of it yet. So nobody takes it at once by what a store says when it is read anew, but
@@ -98,6 +98,12 @@ impl Engine {
         self.is_current() && office.held.is_some() && now < office.until
     }
 
+    /// The term in which this coordinator holds the office now.
+    pub(super) fn term(&self, now: Timestamp) -> Option<u64> {
+        let held = self.leases.office.held.filter(|_| self.holds_office(now));
+        held.map(|held| held.term)
+    }
+
     /// Who holds the office as far as is known here: the record, as long as nobody else could take it.
     pub(super) fn office(&self) -> Option<&LeaseRecord> {
         let record = self.lease_record()?;
@@ -142,15 +148,19 @@ impl Engine {
         mine.is_some_and(|record| record.evicted.get(node) == Some(&sequence))
     }
 
+    fn is_office_needed(&self, now: Timestamp) -> bool {
+        self.is_judge_needed(now) || self.is_step_due(now)
+    }
+
     pub(super) fn tick_office(&mut self, now: Timestamp) {
-        if self.is_current() && self.is_judge_needed(now) {
+        if self.is_current() && self.is_office_needed(now) {
             self.mark([Key::Lease]);
         }
     }
 
     /// What the record shall be, when it is due to be written; `write` is the number of that write.
     pub(super) fn lease_shall(&mut self, write: u64, now: Timestamp) -> Option<LeaseRecord> {
-        if !self.is_judge_needed(now) {
+        if !self.is_office_needed(now) {
             return None;
         }
         let lease = self.lease_ms();

@@ -59,9 +59,10 @@ impl Publisher {
         let names = before.nodes.keys().chain(after.nodes.keys());
         let changed = names.filter(|name| node(before, name) != node(after, name));
         self.changed.nodes.extend(changed.cloned());
-        let plugins = before.splits.keys().chain(after.splits.keys());
-        let changed = plugins.filter(|plugin| before.split(plugin) != after.split(plugin));
-        self.changed.splits.extend(changed.cloned());
+        let splits = before.all_splits().chain(after.all_splits());
+        let changed = splits.map(|split| split.plugin);
+        let changed = changed.filter(|plugin| before.split(plugin) != after.split(plugin));
+        self.changed.splits.extend(changed);
     }
 }
 

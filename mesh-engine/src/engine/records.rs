@@ -20,6 +20,10 @@ impl Engine {
             }
             Key::Wish(plugin) => registry.wishes.get(plugin).map(|it| of(it, Record::Wish)),
             Key::Split(plugin) => registry.splits.get(plugin).map(|it| of(it, Record::Split)),
+            Key::Rollout(plugin) => {
+                let stored = registry.rollouts.get(plugin);
+                stored.map(|it| of(it, |record| Record::Rollout(Box::new(record))))
+            }
             Key::Coordinator(name) => {
                 let stored = registry.coordinators.get(name);
                 stored.map(|it| of(it, Record::Coordinator))
@@ -35,7 +39,9 @@ impl Engine {
         let nodes = registry.nodes.keys().cloned().map(Key::Node);
         let wishes = registry.wishes.keys().cloned().map(Key::Wish);
         let splits = registry.splits.keys().cloned().map(Key::Split);
+        let rollouts = registry.rollouts.keys().cloned().map(Key::Rollout);
         let coordinators = registry.coordinators.keys().cloned().map(Key::Coordinator);
-        nodes.chain(wishes).chain(splits).chain(coordinators)
+        let wished = wishes.chain(splits).chain(rollouts);
+        nodes.chain(wished).chain(coordinators)
     }
 }

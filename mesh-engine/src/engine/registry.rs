@@ -12,12 +12,11 @@ use std::sync::Arc;
 use super::derive::{Derived, Hold};
 use crate::record::{
     CoordinatorRecord, EpochRecord, InstanceRecord, Key, LeaseRecord, NodeRecord, Record,
-    RecordError, SplitRecord, Wish, WishRecord,
+    RecordError, RolloutRecord, SplitRecord, Wish, WishRecord,
 };
 use mesh_core::id::{Generation, InstanceId, NodeId, PluginName};
 use mesh_core::manifest::Manifest;
 use mesh_core::revision::Timestamp;
-use mesh_core::split::Split;
 use mesh_core::state::InstanceState;
 use mesh_core::table::SpecId;
 use mesh_graph::{Graph, label};
@@ -87,7 +86,7 @@ pub(super) struct Changes {
 
 /// What must be judged anew.
 #[derive(Debug, Clone, Default)]
-struct Work {
+pub(super) struct Work {
     specs: BTreeSet<SpecId>,
     instances: BTreeSet<InstanceId>,
 }
@@ -100,6 +99,7 @@ pub(super) struct Registry {
     pub instances: BTreeMap<InstanceId, Slot>,
     pub wishes: BTreeMap<PluginName, Stored<WishRecord>>,
     pub splits: BTreeMap<PluginName, Stored<SplitRecord>>,
+    pub rollouts: BTreeMap<PluginName, Stored<RolloutRecord>>,
     pub coordinators: BTreeMap<NodeId, Stored<CoordinatorRecord>>,
     pub epoch: Option<Stored<EpochRecord>>,
     pub lease: Option<Stored<LeaseRecord>>,
@@ -180,6 +180,7 @@ impl Registry {
             Key::Instance(id) => self.instances.get(id).map(|slot| slot.stored.sequence),
             Key::Wish(plugin) => self.wishes.get(plugin).map(|stored| stored.sequence),
             Key::Split(plugin) => self.splits.get(plugin).map(|stored| stored.sequence),
+            Key::Rollout(plugin) => self.rollouts.get(plugin).map(|stored| stored.sequence),
             Key::Coordinator(name) => self.coordinators.get(name).map(|stored| stored.sequence),
             Key::Epoch => self.epoch.as_ref().map(|stored| stored.sequence),
             Key::Lease => self.lease.as_ref().map(|stored| stored.sequence),
@@ -226,16 +227,22 @@ impl Registry {
                 self.touch_plugin(plugin, &mut work);
             }
             (Key::Split(plugin), value) => {
-                let before = self.splits.remove(plugin);
+                let before = self.shares(plugin);
+                self.splits.remove(plugin);
                 if let Some(Record::Split(record)) = value {
                     self.splits
                         .insert(plugin.clone(), Stored::of(record, stored));
                 }
-                let before = before.and_then(|stored| stored.record.split());
-                if before != self.split(plugin) {
-                    changes.splits.insert(plugin.clone());
+                self.shares_changed(plugin, &before, &mut work, changes);
+            }
+            (Key::Rollout(plugin), value) => {
+                let before = self.shares(plugin);
+                self.rollouts.remove(plugin);
+                if let Some(Record::Rollout(record)) = value {
+                    self.rollouts
+                        .insert(plugin.clone(), Stored::of(*record, stored));
                 }
-                return;
+                self.shares_changed(plugin, &before, &mut work, changes);
             }
             // Nobody's state follows from it.
             (Key::Coordinator(name), value) => {
@@ -391,18 +398,13 @@ impl Registry {
         work.specs.insert(spec);
     }
 
-    fn touch_plugin(&self, plugin: &PluginName, work: &mut Work) {
+    pub(super) fn touch_plugin(&self, plugin: &PluginName, work: &mut Work) {
         for spec in self.graph.specs_of(plugin) {
             let state = self.specs.get(spec);
             work.instances
                 .extend(state.into_iter().flat_map(|state| &state.instances));
             work.specs.insert(spec.clone());
         }
-    }
-
-    /// Which versions of a plugin get which shares of its calls, as the table has it.
-    pub fn split(&self, plugin: &PluginName) -> Option<Split> {
-        self.splits.get(plugin)?.record.split()
     }
 
     /// What operators want of a plugin.

@@ -1,4 +1,4 @@
-//! Operators' requests: enable, disable, unload, split. A request becomes records, written one after
+//! Operators' requests: enable, disable, unload, split, rollout. A request becomes records, written one after
 //! the other, and is answered when the last of them is stored.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -74,6 +74,7 @@ impl Engine {
         }
         let key = match operation.change {
             Change::Split { .. } | Change::ClearSplit => Key::Split(plugin.clone()),
+            Change::Rollout(_) | Change::AbortRollout => Key::Rollout(plugin.clone()),
             _ => Key::Wish(plugin.clone()),
         };
         let expected = operation.expected.map(|revision| (key, revision));
@@ -99,13 +100,25 @@ impl Engine {
                     ..Split::none(plugin.clone())
                 };
                 request.notes = self.registry.check_split(&split)?;
-                request
-                    .plan
-                    .extend(self.split_intent(split, operation, now));
+                let intent = self.split_intent(split, operation, now)?;
+                request.plan.extend(intent);
             }
             Change::ClearSplit => {
                 let none = Split::none(plugin.clone());
-                request.plan.extend(self.split_intent(none, operation, now));
+                let intent = self.split_intent(none, operation, now)?;
+                request.plan.extend(intent);
+            }
+            Change::Rollout(plan) => {
+                let intent = self.rollout_intent(plan, operation, now)?;
+                // Of two who begin one at the same time one is refused.
+                let sequence = self.registry.decided(&intent.key);
+                let epoch = self.latest().epoch;
+                request.expected = Some((intent.key.clone(), Revision { epoch, sequence }));
+                request.plan.push_back(intent);
+            }
+            Change::AbortRollout => {
+                let intent = self.abort_intent(operation, now)?;
+                request.plan.push_back(intent);
             }
         }
         let planned = |it: &PluginName| {
@@ -159,7 +172,7 @@ impl Engine {
 
     fn is_overtaken(&self, expected: &Option<(Key, Revision)>) -> bool {
         expected.as_ref().is_some_and(|(key, revision)| {
-            let sequence = self.registry.sequence_of(key);
+            let sequence = self.registry.decided(key);
             (self.latest().epoch, sequence) != (revision.epoch, revision.sequence)
         })
     }
@@ -175,7 +188,7 @@ impl Engine {
             (Change::Enable, Some(Wish::Disabled | Wish::Unloaded)) => Wish::Enabled,
             (Change::Disable, _) => Wish::Disabled,
             (Change::Unload { .. }, _) => Wish::Unloaded,
-            (Change::Split { .. } | Change::ClearSplit, _) => return None,
+            _ => return None,
         };
         let record = WishRecord {
             wish,
@@ -222,6 +235,11 @@ impl Engine {
         }
     }
 
+    /// Whether a request is writing a key.
+    pub(super) fn is_asked_for(&self, key: &Key) -> bool {
+        self.requests.writing.contains_key(key)
+    }
+
     /// What the record of a key shall be, if a request is writing it.
     pub(super) fn wished_shall(&self, key: &Key) -> Option<Record> {
         let request = self.requests.open.get(self.requests.writing.get(key)?)?;
@@ -238,6 +256,10 @@ impl Engine {
             (Key::Split(plugin), Record::Split(split)) => {
                 let stored = self.registry.splits.get(plugin);
                 stored.is_some_and(|stored| *split == stored.record)
+            }
+            (Key::Rollout(plugin), Record::Rollout(rollout)) => {
+                let stored = self.registry.rollouts.get(plugin);
+                stored.is_some_and(|stored| **rollout == stored.record)
             }
             _ => true,
         }

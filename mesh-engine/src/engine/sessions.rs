@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::coming::Coming;
-use super::event::{Action, Command, Report, SessionId};
+use super::event::{Action, Command, Report, SessionId, Tally};
 use super::{Engine, StoreState};
 use crate::record::{Holder, Key, Parting, Wish};
 use mesh_core::error::{ErrorCode, MeshError, Place};
@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub refused: BTreeSet<InstanceId>,
     /// Its node's record names it.
     recorded: bool,
+    /// What its instances have counted.
+    pub counts: BTreeMap<InstanceId, Tally>,
     /// What it was told to do with plugins.
     told: BTreeMap<PluginName, Action>,
 }
@@ -80,6 +82,16 @@ impl Sessions {
     pub fn report(&self, id: InstanceId) -> Option<(&Session, &Reported)> {
         let session = self.by_id.get(self.reporters.get(&id)?)?;
         Some((session, session.reported.get(&id)?))
+    }
+
+    pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.by_id.get_mut(&id)
+    }
+
+    /// What an instance of a session here has counted.
+    pub fn counts(&self, id: InstanceId) -> Option<Tally> {
+        let session = self.by_id.get(self.reporters.get(&id)?)?;
+        session.counts.get(&id).copied()
     }
 
     pub fn count(&self) -> usize {
@@ -142,6 +154,7 @@ impl Engine {
             reported: BTreeMap::new(),
             refused: BTreeSet::new(),
             recorded: false,
+            counts: BTreeMap::new(),
             told: BTreeMap::new(),
         };
         self.sessions.by_id.insert(id, session);

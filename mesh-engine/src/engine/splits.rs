@@ -44,6 +44,27 @@ pub struct SplitShare {
 }
 
 impl Registry {
+    /// Which versions of a plugin get which shares of its calls, as the table has it: by its rollout, if
+    /// that counts, or else by its split; the test groups are always the split's.
+    pub fn split(&self, plugin: &PluginName) -> Option<Split> {
+        let stored = self.splits.get(plugin).map(|stored| &stored.record);
+        match self.rollout_that_counts(plugin) {
+            Some(rollout) => Some(Split {
+                plugin: plugin.clone(),
+                shares: rollout.shares(),
+                groups: stored.map_or_else(Vec::new, |stored| stored.split.groups.clone()),
+            }),
+            None => stored?.split(),
+        }
+    }
+
+    /// All of them, by plugin.
+    pub fn all_splits(&self) -> impl Iterator<Item = Split> {
+        let mut plugins: BTreeSet<&PluginName> = self.splits.keys().collect();
+        plugins.extend(self.rollouts.keys());
+        plugins.into_iter().filter_map(|plugin| self.split(plugin))
+    }
+
     /// Whether there is anything of a plugin.
     pub fn is_known(&self, plugin: &PluginName) -> bool {
         self.graph.specs_of(plugin).next().is_some()
@@ -60,15 +81,9 @@ impl Registry {
 
     /// How many instances of a version are Active.
     pub fn active(&self, plugin: &PluginName, version: &Version) -> usize {
-        let states = self
-            .graph
-            .specs_of(plugin)
-            .filter_map(|spec| self.specs.get(spec));
-        let of_version = states.filter(|state| state.manifest.version == *version);
-        let ids = of_version.flat_map(|state| &state.instances);
-        let derived = ids.filter_map(|id| self.instances.get(id)?.derived.as_ref());
-        derived
-            .filter(|it| it.route.state == InstanceState::Active)
+        let routes = self.routes_in(plugin, version);
+        routes
+            .filter(|route| route.state == InstanceState::Active)
             .count()
     }
 
@@ -108,13 +123,14 @@ impl Registry {
 
 impl Engine {
     /// The record of a split, or of one without shares that clears it: so it is known who did it, and
-    /// why. `None`: it is so already.
+    /// why. It counts for more than a rollout that was over before. `None`: it is so already.
     pub(super) fn split_intent(
         &self,
         split: Split,
         operation: &Operation,
         now: Timestamp,
-    ) -> Option<Intent> {
+    ) -> Result<Option<Intent>, MeshError> {
+        self.no_rollout_runs(&split.plugin)?;
         let key = Key::Split(split.plugin.clone());
         let record = SplitRecord {
             split,
@@ -123,39 +139,47 @@ impl Engine {
             since: now,
         };
         let is_news = self.registry.split(&operation.plugin) != record.split();
-        is_news.then_some(Intent {
+        Ok(is_news.then_some(Intent {
             key,
             record: Record::Split(record),
-        })
+        }))
     }
 
     /// The splits, by plugin; of one plugin only its own.
     #[must_use]
     pub fn splits(&self, plugin: Option<&PluginName>) -> Vec<SplitView> {
-        let records = self.registry.splits.values().map(|stored| &stored.record);
-        records
-            .filter(|it| plugin.is_none_or(|name| it.split.plugin == *name))
-            .filter(|it| !it.split.shares.is_empty())
-            .map(|it| self.split_view(it))
-            .collect()
+        let splits = self.registry.all_splits();
+        let splits = splits.filter(|split| plugin.is_none_or(|name| split.plugin == *name));
+        splits.map(|split| self.split_view(split)).collect()
     }
 
-    fn split_view(&self, record: &SplitRecord) -> SplitView {
-        let split = &record.split;
-        let mut versions = self.registry.versions(&split.plugin);
+    fn split_view(&self, split: Split) -> SplitView {
+        let plugin = &split.plugin;
+        let mut versions = self.registry.versions(plugin);
         versions.extend(split.shares.keys().cloned());
         let share = |version: Version| SplitShare {
             weight: split.shares.get(&version).copied().unwrap_or_default(),
-            active: self.registry.active(&split.plugin, &version),
+            active: self.registry.active(plugin, &version),
             version,
         };
+        let shares = versions.into_iter().map(share).collect();
+        let stored = self.registry.splits.get(plugin).map(|it| &it.record);
+        let (by, reason, since) = match (self.registry.rollout_that_counts(plugin), stored) {
+            (Some(it), _) => (
+                it.by.clone(),
+                format!("its rollout: {}", it.reason),
+                it.since,
+            ),
+            (None, Some(it)) => (it.by.clone(), it.reason.clone(), it.since),
+            (None, None) => (String::new(), String::new(), Timestamp::default()),
+        };
         SplitView {
-            plugin: split.plugin.clone(),
-            shares: versions.into_iter().map(share).collect(),
-            groups: split.groups.clone(),
-            by: record.by.clone(),
-            reason: record.reason.clone(),
-            since: record.since,
+            plugin: plugin.clone(),
+            shares,
+            groups: split.groups,
+            by,
+            reason,
+            since,
         }
     }
 

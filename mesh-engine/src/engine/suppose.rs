@@ -171,6 +171,8 @@ impl Registry {
             .filter_map(|spec| self.specs.get(spec))
             .flat_map(|state| state.instances.iter().copied())
             .collect();
+        // It keeps none of its versions back any more.
+        self.suppose_record(Key::Rollout(plugin.clone()), None);
         let mut modelled_on = None;
         let mut gone = old.as_slice();
         if !here.iter().any(|manifest| manifest.version == *version)

@@ -13,6 +13,7 @@ mod office;
 mod operators;
 mod properties;
 mod roles;
+mod rollouts;
 mod splits;
 mod store;
 mod suppose;

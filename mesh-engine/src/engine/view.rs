@@ -222,12 +222,7 @@ impl Engine {
                 .values()
                 .map(|it| it.record.route.clone())
                 .collect(),
-            splits: self
-                .registry
-                .splits
-                .keys()
-                .filter_map(|it| self.registry.split(it))
-                .collect(),
+            splits: self.registry.all_splits().collect(),
             ..TableUpdate::default()
         }
     }

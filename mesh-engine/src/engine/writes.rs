@@ -156,7 +156,11 @@ impl Engine {
             let shall = match &key {
                 Key::Node(node) => self.node_shall(node),
                 Key::Instance(id) => self.instance_shall(*id, now),
-                Key::Wish(_) | Key::Split(_) => {
+                Key::Rollout(plugin) if !self.is_asked_for(&key) => {
+                    let record = self.rollout_shall(plugin, now);
+                    record.map_or(Shall::Stay, Shall::Be)
+                }
+                Key::Wish(_) | Key::Split(_) | Key::Rollout(_) => {
                     self.wished_shall(&key).map_or(Shall::Stay, Shall::Be)
                 }
                 Key::Coordinator(name) => match self.renewal(name, now) {

@@ -44,6 +44,8 @@ pub enum Planted {
 struct Run {
     happened: u64,
     evictions: u64,
+    /// That came to their last step.
+    rollouts: u64,
     calls: u64,
 }
 
@@ -67,6 +69,7 @@ fn run(seed: u64, planted: Option<Planted>, telling: bool) -> Result<Run, String
         let next = world.now + 5_000;
         world.run_until(next);
         converged = world.has_converged();
+        converged = converged.and_then(|()| world.rollouts_have_ended());
         if converged.is_ok() {
             break;
         }
@@ -83,6 +86,7 @@ fn run(seed: u64, planted: Option<Planted>, telling: bool) -> Result<Run, String
         None => Ok(Run {
             happened: world.happened,
             evictions: world.invariants.evictions(),
+            rollouts: world.invariants.rollouts.counted,
             calls: world.invariants.routes.counted,
         }),
     }
@@ -100,6 +104,7 @@ fn run_all(seeds: Range<u64>) {
             Ok(one) => {
                 sum.happened += one.happened;
                 sum.evictions += one.evictions;
+                sum.rollouts += one.rollouts;
                 sum.calls += one.calls;
             }
             Err(broken) => {
@@ -111,10 +116,11 @@ fn run_all(seeds: Range<u64>) {
         }
     }
     eprintln!(
-        "control plane: {count} seeds in {:.1} s, {} events, {} evictions, {} calls, {} broke a promise",
+        "control plane: {count} seeds in {:.1} s, {} events, {} evictions, {} rollouts, {} calls, {} broke a promise",
         begun.elapsed().as_secs_f64(),
         sum.happened,
         sum.evictions,
+        sum.rollouts,
         sum.calls,
         failed.len()
     );
@@ -125,6 +131,7 @@ fn run_all(seeds: Range<u64>) {
         );
     }
     assert!(sum.evictions > 0, "nothing was evicted in {count} seeds");
+    assert!(sum.rollouts > 0, "nothing was rolled out in {count} seeds");
     assert!(sum.calls > 0, "nobody called in {count} seeds");
 }
 

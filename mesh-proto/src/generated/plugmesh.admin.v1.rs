@@ -378,6 +378,102 @@ pub struct SplitShare {
     #[prost(uint32, tag = "3")]
     pub active: u32,
 }
+/// RolloutPlan is what a rollout shall do.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RolloutPlan {
+    /// The new version.
+    #[prost(string, tag = "1")]
+    pub to: ::prost::alloc::string::String,
+    /// What it gets of the calls, step by step, in percent: rising, and the last is 100.
+    #[prost(uint32, repeated, tag = "2")]
+    pub steps: ::prost::alloc::vec::Vec<u32>,
+    /// How long each step lasts at least, in milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub interval_ms: u64,
+    /// The most of its calls that may fail, in parts of a million.
+    #[prost(uint32, tag = "4")]
+    pub max_errors_ppm: u32,
+    /// How long it is watched from its first call on, in milliseconds; at least all steps.
+    #[prost(uint64, tag = "5")]
+    pub within_ms: u64,
+}
+/// StartRolloutRequest begins a rollout.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartRolloutRequest {
+    /// The plugin.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What shall be done.
+    #[prost(message, optional, tag = "2")]
+    pub plan: ::core::option::Option<RolloutPlan>,
+    /// Why; kept and shown.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// AbortRolloutRequest names a plugin.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AbortRolloutRequest {
+    /// The plugin.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Why; kept and shown.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// ListRolloutsRequest selects rollouts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRolloutsRequest {
+    /// Only that of this plugin; empty: all.
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+}
+/// ListRolloutsResponse lists rollouts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRolloutsResponse {
+    /// The rollouts, by plugin.
+    #[prost(message, repeated, tag = "1")]
+    pub rollouts: ::prost::alloc::vec::Vec<RolloutView>,
+    /// The revision that this shows.
+    #[prost(message, optional, tag = "2")]
+    pub revision: ::core::option::Option<super::super::control::v1::Revision>,
+}
+/// RolloutView is one rollout.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RolloutView {
+    /// The plugin.
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+    /// What it does.
+    #[prost(message, optional, tag = "2")]
+    pub plan: ::core::option::Option<RolloutPlan>,
+    /// What the old versions had when it began.
+    #[prost(message, repeated, tag = "3")]
+    pub before: ::prost::alloc::vec::Vec<super::super::control::v1::VersionShare>,
+    /// Where it stands.
+    #[prost(enumeration = "RolloutState", tag = "4")]
+    pub state: i32,
+    /// What the new version gets, in percent.
+    #[prost(uint32, tag = "5")]
+    pub percent: u32,
+    /// Old versions that take no calls any more.
+    #[prost(string, repeated, tag = "6")]
+    pub retired: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why it stands there, for a person.
+    #[prost(string, tag = "7")]
+    pub reason: ::prost::alloc::string::String,
+    /// Who wants it, as far as is known.
+    #[prost(string, tag = "8")]
+    pub by: ::prost::alloc::string::String,
+    /// Why; may be empty.
+    #[prost(string, tag = "9")]
+    pub why: ::prost::alloc::string::String,
+    /// When it began, in milliseconds since 1970.
+    #[prost(uint64, tag = "10")]
+    pub begun_ms: u64,
+    /// Since when it stands there, in milliseconds since 1970.
+    #[prost(uint64, tag = "11")]
+    pub since_ms: u64,
+}
 /// WatchRequest asks for changes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {}
@@ -425,6 +521,10 @@ pub struct WishView {
     /// The revision of the registry that it came with.
     #[prost(message, optional, tag = "7")]
     pub revision: ::core::option::Option<super::super::control::v1::Revision>,
+    /// The rollout that the split comes from: what it has left, or, while it goes on, what the old versions
+    /// had before it.
+    #[prost(message, optional, tag = "8")]
+    pub rollout: ::core::option::Option<RolloutView>,
 }
 /// SetWishRequest is what shall be wanted of a plugin.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -573,6 +673,51 @@ impl NodeStanding {
             "NODE_STANDING_SILENT" => Some(Self::Silent),
             "NODE_STANDING_BETWEEN" => Some(Self::Between),
             "NODE_STANDING_UNKNOWN" => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+/// RolloutState is where a rollout stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RolloutState {
+    /// Not given.
+    Unspecified = 0,
+    /// No instance of the new version is active yet; it gets nothing.
+    Waiting = 1,
+    /// The new version gets its step's share.
+    Shifting = 2,
+    /// The new version has everything.
+    Done = 3,
+    /// The new version did not do well: the old ones have everything again.
+    Returned = 4,
+    /// An operator ended it: the old ones have everything again.
+    Aborted = 5,
+}
+impl RolloutState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROLLOUT_STATE_UNSPECIFIED",
+            Self::Waiting => "ROLLOUT_STATE_WAITING",
+            Self::Shifting => "ROLLOUT_STATE_SHIFTING",
+            Self::Done => "ROLLOUT_STATE_DONE",
+            Self::Returned => "ROLLOUT_STATE_RETURNED",
+            Self::Aborted => "ROLLOUT_STATE_ABORTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROLLOUT_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROLLOUT_STATE_WAITING" => Some(Self::Waiting),
+            "ROLLOUT_STATE_SHIFTING" => Some(Self::Shifting),
+            "ROLLOUT_STATE_DONE" => Some(Self::Done),
+            "ROLLOUT_STATE_RETURNED" => Some(Self::Returned),
+            "ROLLOUT_STATE_ABORTED" => Some(Self::Aborted),
             _ => None,
         }
     }
@@ -962,6 +1107,81 @@ pub mod mesh_admin_client {
                 .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "ListSplits"));
             self.inner.unary(req, path, codec).await
         }
+        /// StartRollout brings a plugin to a new version step by step, and back when that fails.
+        pub async fn start_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StartRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PluginChangeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plugmesh.admin.v1.MeshAdmin/StartRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "StartRollout"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// AbortRollout gives all calls back to the old versions.
+        pub async fn abort_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AbortRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PluginChangeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plugmesh.admin.v1.MeshAdmin/AbortRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "AbortRollout"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// ListRollouts shows rollouts, those that are over, too.
+        pub async fn list_rollouts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRolloutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRolloutsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plugmesh.admin.v1.MeshAdmin/ListRollouts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plugmesh.admin.v1.MeshAdmin", "ListRollouts"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Watch sends the table as it is, then every change.
         pub async fn watch(
             &mut self,
@@ -1197,6 +1417,30 @@ pub mod mesh_admin_server {
             request: tonic::Request<super::ListSplitsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListSplitsResponse>,
+            tonic::Status,
+        >;
+        /// StartRollout brings a plugin to a new version step by step, and back when that fails.
+        async fn start_rollout(
+            &self,
+            request: tonic::Request<super::StartRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PluginChangeResponse>,
+            tonic::Status,
+        >;
+        /// AbortRollout gives all calls back to the old versions.
+        async fn abort_rollout(
+            &self,
+            request: tonic::Request<super::AbortRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PluginChangeResponse>,
+            tonic::Status,
+        >;
+        /// ListRollouts shows rollouts, those that are over, too.
+        async fn list_rollouts(
+            &self,
+            request: tonic::Request<super::ListRolloutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRolloutsResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the Watch method.
@@ -1852,6 +2096,141 @@ pub mod mesh_admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListSplitsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plugmesh.admin.v1.MeshAdmin/StartRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct StartRolloutSvc<T: MeshAdmin>(pub Arc<T>);
+                    impl<
+                        T: MeshAdmin,
+                    > tonic::server::UnaryService<super::StartRolloutRequest>
+                    for StartRolloutSvc<T> {
+                        type Response = super::PluginChangeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StartRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshAdmin>::start_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StartRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plugmesh.admin.v1.MeshAdmin/AbortRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct AbortRolloutSvc<T: MeshAdmin>(pub Arc<T>);
+                    impl<
+                        T: MeshAdmin,
+                    > tonic::server::UnaryService<super::AbortRolloutRequest>
+                    for AbortRolloutSvc<T> {
+                        type Response = super::PluginChangeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AbortRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshAdmin>::abort_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AbortRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plugmesh.admin.v1.MeshAdmin/ListRollouts" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRolloutsSvc<T: MeshAdmin>(pub Arc<T>);
+                    impl<
+                        T: MeshAdmin,
+                    > tonic::server::UnaryService<super::ListRolloutsRequest>
+                    for ListRolloutsSvc<T> {
+                        type Response = super::ListRolloutsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRolloutsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshAdmin>::list_rollouts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRolloutsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -329,6 +329,10 @@ pub struct InstanceLoad {
     /// The plugin works on calls, is silent, and has not answered when it was asked whether it is alive.
     #[prost(bool, tag = "9")]
     pub unresponsive: bool,
+    /// Calls that failed by the plugin's doing since the instance attached: errors but those of who
+    /// cancelled or asked for what is not valid, and results that say so themselves.
+    #[prost(uint64, tag = "40")]
+    pub failed: u64,
 }
 /// AgentFrame goes from an agent to the coordinator.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -422,8 +426,25 @@ pub struct InstanceGone {
     pub reason: ::prost::alloc::string::String,
 }
 /// Heartbeat renews the lease of a node.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Heartbeat {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Heartbeat {
+    /// What all its instances have counted; kept in memory only.
+    #[prost(message, repeated, tag = "40")]
+    pub counts: ::prost::alloc::vec::Vec<InstanceCounts>,
+}
+/// InstanceCounts is what an instance has counted since it attached.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InstanceCounts {
+    /// The instance as 16 bytes (UUID).
+    #[prost(bytes = "bytes", tag = "1")]
+    pub instance: ::prost::bytes::Bytes,
+    /// Calls that ended.
+    #[prost(uint64, tag = "2")]
+    pub calls: u64,
+    /// Those of them that failed by the plugin's doing.
+    #[prost(uint64, tag = "3")]
+    pub failed: u64,
+}
 /// TableAck tells which revision a receiver has applied.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TableAck {

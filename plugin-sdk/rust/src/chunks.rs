@@ -123,9 +123,11 @@ pub(crate) async fn send_end(state: &CallState, outcome: Outcome) -> Result<(), 
         Ok(Payload {
             bytes,
             content_type,
+            failed,
         }) => PluginBody::Result(common::Result {
             payload: bytes,
             content_type,
+            failed,
         }),
         Err(error) => PluginBody::Error(error.into()),
     };

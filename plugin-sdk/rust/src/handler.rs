@@ -51,9 +51,15 @@ where
     handler((schema, f), async |(schema, f), payload, context| {
         let arguments = arguments::parse("arguments", &payload.bytes, Some(schema))
             .map_err(ToolError::into_call_error)?;
-        match f(arguments, context).await.and_then(T::encode) {
-            Ok(bytes) => Ok(json(bytes)),
-            Err(error) => encode_failure(error).map(json),
+        let output = f(arguments, context).await;
+        let failed = output.as_ref().map_or(true, T::says_failed);
+        let said = |bytes| Payload {
+            failed,
+            ..json(bytes)
+        };
+        match output.and_then(T::encode) {
+            Ok(bytes) => Ok(said(bytes)),
+            Err(error) => encode_failure(error).map(said),
         }
     })
 }

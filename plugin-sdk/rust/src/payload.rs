@@ -23,6 +23,8 @@ pub struct Payload {
     pub bytes: Bytes,
     /// The media type; empty means application/json.
     pub content_type: String,
+    /// It says that the capability failed.
+    pub(crate) failed: bool,
 }
 
 impl Payload {
@@ -37,6 +39,7 @@ impl Payload {
         Self {
             bytes: bytes.into(),
             content_type: content_type.into(),
+            failed: false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The plugin that the suites probe a mesh with. One program plays many plugins: `PROBE_NAME`,
 //! `PROBE_VERSION` and `PROBE_DEPENDS` (such as `base^1.0,other>=2`, optional with a `?` at the end)
 //! say which one,
-//! `PROBE_CONCURRENCY` how many calls it takes at a time.
+//! `PROBE_CONCURRENCY` how many calls it takes at a time, `PROBE_BROKEN` that it can't tell its version.
 
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -207,9 +207,13 @@ fn main() -> ExitCode {
         .tool(Tool::new("fail"), async |_: NoArgs, _| {
             Err::<String, _>(ToolError::new("it failed, as it was told to"))
         })
-        .tool(Tool::new("version").read_only(), async |_: NoArgs, _| {
-            Ok(std::env::var("PROBE_VERSION").unwrap_or_default())
-        })
+        .tool(
+            Tool::new("version").read_only(),
+            async |_: NoArgs, _| match std::env::var("PROBE_BROKEN") {
+                Ok(_) => Err(ToolError::new("it is broken")),
+                Err(_) => Ok(std::env::var("PROBE_VERSION").unwrap_or_default()),
+            },
+        )
         .tool(Tool::new("version_of").read_only(), version_of)
         .tool(Tool::new("pid").read_only(), async |_: NoArgs, _| {
             Ok(std::process::id().to_string())

@@ -238,7 +238,7 @@ impl Job {
         }
         let result = common::Result {
             payload: Bytes::copy_from_slice(rest),
-            content_type: String::new(),
+            ..common::Result::default()
         };
         self.send(plugin_frame::Body::Result(result)).await;
     }

@@ -119,7 +119,7 @@ async fn bad_frames_get_an_error_for_their_own_id_and_harm_nobody() {
     };
     let result = CallResult {
         payload: Bytes::from_static(br#"{"content":[{"type":"text","text":"still here"}]}"#),
-        content_type: String::new(),
+        ..CallResult::default()
     };
     plugin
         .send(invoke.id, plugin_frame::Body::Result(result))

@@ -75,6 +75,9 @@ async fn every_command_of_the_guide_runs() {
         ("NAME", "calculator".to_owned()),
         ("NODE", "node-a".to_owned()),
     ];
+    // There is one to be aborted.
+    let (code, said) = run(&mesh, "plugmesh rollout start calculator --to 9.9.9");
+    assert_eq!(code, 0, "{said}");
     let commands = commands();
     assert!(commands.len() >= 18, "{commands:#?}");
     for command in commands {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mesh_core::id::PluginName;
 use mesh_core::split::{Group, Split};
-use mesh_proto::admin::ListWishesResponse;
+use mesh_proto::admin::{ListWishesResponse, RolloutState};
 use mesh_proto::control::{Revision, TrafficSplit};
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -83,14 +83,23 @@ impl Wishes {
     ///
     /// # Errors
     /// None is known.
-    pub fn write(&self, at: &str) -> Result<String, Failure> {
+    pub fn write(&self, at: &str, rollouts: &Rollouts) -> Result<String, Failure> {
         let text = toml::to_string(self).map_err(|error| {
             Failure::failed(format!("the wishes can't be written as TOML: {error}"))
         })?;
+        let running = rollouts.iter().filter(|(_, rollout)| rollout.goes_on);
+        let running = running.map(|(plugin, rollout)| {
+            format!(
+                "# A rollout of {plugin} to {} is under way, and is not in here: the split is what the \
+                 other versions had before it.\n",
+                rollout.to
+            )
+        });
+        let running: String = running.collect();
         Ok(format!(
             "# What operators want of the plugins of a mesh, exported {at}.\n\
              # Read it back with `plugmesh registry import FILE`, which shows a plan first.\n\
-             # What is not here is taken back: the plugin is enabled, or has no split.\n{text}"
+             # What is not here is taken back: the plugin is enabled, or has no split.\n{running}{text}"
         ))
     }
 
@@ -135,6 +144,18 @@ impl Wishes {
     }
 }
 
+/// The rollouts that say how calls are shared out, by plugin.
+pub type Rollouts = BTreeMap<String, Rollout>;
+
+/// A rollout that says how a plugin's calls are shared out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollout {
+    /// The new version.
+    pub to: String,
+    /// It is not over.
+    pub goes_on: bool,
+}
+
 fn check_reason(reason: &str) -> Result<(), String> {
     match reason.len() {
         0..=MAX_REASON => Ok(()),
@@ -151,6 +172,8 @@ pub struct Stored {
     epoch: u64,
     plugins: BTreeMap<String, Revision>,
     splits: BTreeMap<String, Revision>,
+    /// Where splits come from rollouts.
+    pub rollouts: Rollouts,
 }
 
 impl Stored {
@@ -177,9 +200,18 @@ impl TryFrom<ListWishesResponse> for Stored {
             ..Wishes::default()
         };
         let (mut plugins, mut splits) = (BTreeMap::new(), BTreeMap::new());
+        let mut rollouts = Rollouts::new();
         for wish in wire.wishes {
             let reason = wish.reason;
             let revision = wish.revision.unwrap_or_default();
+            if let Some(rollout) = wish.rollout {
+                let goes_on = matches!(
+                    rollout.state(),
+                    RolloutState::Waiting | RolloutState::Shifting
+                );
+                let to = rollout.plan.unwrap_or_default().to;
+                rollouts.insert(wish.plugin.clone(), Rollout { to, goes_on });
+            }
             if let Some(split) = wish.split {
                 splits.insert(wish.plugin.clone(), revision);
                 if split.shares.is_empty() {
@@ -210,6 +242,7 @@ impl TryFrom<ListWishesResponse> for Stored {
             epoch: wire.revision.unwrap_or_default().epoch,
             plugins,
             splits,
+            rollouts,
         })
     }
 }
@@ -240,11 +273,23 @@ version = "2.0.0"
     #[test]
     fn what_is_written_is_read_back_as_it_was() {
         let wishes = Wishes::read(FILE).unwrap();
+        let mut none = Rollouts::new();
         assert_eq!(wishes.len(), 2);
-        let text = wishes.write("now").unwrap();
+        let text = wishes.write("now", &none).unwrap();
         assert!(text.starts_with("# What operators want"), "{text}");
         assert_eq!(Wishes::read(&text).unwrap(), wishes);
-        assert_eq!(Wishes::read(&text).unwrap().write("now").unwrap(), text);
+        assert_eq!(
+            Wishes::read(&text).unwrap().write("now", &none).unwrap(),
+            text
+        );
+
+        // A rollout is a comment, and what stands for it a split as any.
+        let (to, goes_on) = ("2.0.0".to_owned(), true);
+        none.insert("calculator".to_owned(), Rollout { to, goes_on });
+        let with = wishes.write("now", &none).unwrap();
+        let line = "# A rollout of calculator to 2.0.0 is under way, and is not in here";
+        assert!(with.lines().any(|it| it.starts_with(line)), "{with}");
+        assert_eq!(Wishes::read(&with).unwrap(), wishes);
     }
 
     #[test]

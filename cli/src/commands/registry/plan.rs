@@ -5,7 +5,7 @@ use std::fmt;
 use mesh_proto::admin::SetWishRequest;
 use serde_json::{Value, json};
 
-use super::file::{SplitWish, State, Wishes};
+use super::file::{Rollout, Rollouts, SplitWish, State, Wishes};
 
 /// One change.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub enum Act {
 }
 
 /// The changes by kind and plugin; none when all is as wanted. Another reason for the same is no
-/// change.
-pub fn plan(now: &Wishes, wanted: &Wishes) -> Vec<Step> {
+/// change. What a rollout has left is changed by no file that does not name it, and nothing while it goes on.
+pub fn plan(now: &Wishes, wanted: &Wishes, rollouts: &Rollouts) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut step = |sign, plugin: &str, act| {
         let plugin = plugin.to_owned();
@@ -44,7 +44,7 @@ pub fn plan(now: &Wishes, wanted: &Wishes) -> Vec<Step> {
     for plugin in now
         .split
         .keys()
-        .filter(|it| !wanted.split.contains_key(*it))
+        .filter(|it| !wanted.split.contains_key(*it) && !rollouts.contains_key(*it))
     {
         step('-', plugin, Act::ClearSplit);
     }
@@ -57,8 +57,8 @@ pub fn plan(now: &Wishes, wanted: &Wishes) -> Vec<Step> {
     }
     for (plugin, split) in &wanted.split {
         let has = now.split.get(plugin);
-        let same = has.is_some_and(|it| it.shares == split.shares && it.groups == split.groups);
-        if !same {
+        let goes_on = rollouts.get(plugin).is_some_and(|it| it.goes_on);
+        if !goes_on && !has.is_some_and(|it| is_same(it, split)) {
             let sign = if has.is_some() { '~' } else { '+' };
             step(sign, plugin, Act::Split(split.clone()));
         }
@@ -66,10 +66,40 @@ pub fn plan(now: &Wishes, wanted: &Wishes) -> Vec<Step> {
     steps
 }
 
+fn is_same(one: &SplitWish, other: &SplitWish) -> bool {
+    (&one.shares, &one.groups) == (&other.shares, &other.groups)
+}
+
+/// What is left as it is though the file has it otherwise, one line each.
+pub fn left_alone(now: &Wishes, wanted: &Wishes, rollouts: &Rollouts) -> Vec<String> {
+    let otherwise = rollouts.iter().filter(|(plugin, rollout)| {
+        match (now.split.get(*plugin), wanted.split.get(*plugin)) {
+            (Some(has), Some(wants)) => rollout.goes_on && !is_same(has, wants),
+            (has, wants) => has.is_some() || wants.is_some(),
+        }
+    });
+    let line = |(plugin, rollout): (&String, &Rollout)| {
+        let to = &rollout.to;
+        if rollout.goes_on {
+            format!(
+                "split {plugin} is left as it is: a rollout to {to} is under way; import again when it \
+                 is over, or abort it first (`plugmesh rollout abort {plugin}`)"
+            )
+        } else {
+            format!(
+                "split {plugin} is left as it is, as its rollout to {to} has left it and the file names \
+                 none; `plugmesh split {plugin} --clear` takes it back"
+            )
+        }
+    };
+    otherwise.map(line).collect()
+}
+
 /// `2 to create, 1 to change, 0 to take back`.
-pub fn summary(steps: &[Step]) -> String {
+pub fn summary(steps: &[Step], left: &[String]) -> String {
     if steps.is_empty() {
-        return "no changes: all is as the file wants it".to_owned();
+        let all = if left.is_empty() { "all" } else { "all else" };
+        return format!("no changes: {all} is as the file wants it");
     }
     let count = |sign| steps.iter().filter(|step| step.sign == sign).count();
     let (create, change, remove) = (count('+'), count('~'), count('-'));
@@ -137,7 +167,7 @@ mod tests {
 
     fn lines(now: &str, wanted: &str) -> Vec<String> {
         let read = |text: &str| Wishes::read(&format!("format = 1\n{text}")).unwrap();
-        let steps = plan(&read(now), &read(wanted));
+        let steps = plan(&read(now), &read(wanted), &Rollouts::new());
         steps.iter().map(ToString::to_string).collect()
     }
 
@@ -159,6 +189,39 @@ mod tests {
         );
         assert_eq!(lines(now, now), [""; 0]);
         assert!(lines(now, "").iter().all(|line| line.starts_with('-')));
-        assert_eq!(summary(&[]), "no changes: all is as the file wants it");
+        assert_eq!(summary(&[], &[]), "no changes: all is as the file wants it");
+    }
+
+    #[test]
+    fn what_a_rollout_says_is_left_alone_while_it_goes_on_and_by_a_file_that_says_nothing() {
+        let read = |text: &str| Wishes::read(&format!("format = 1\n{text}")).unwrap();
+        let now = read("split.s.shares = {'1.0.0' = 100, '2.0.0' = 0}");
+        let other = read("split.s.shares = {'1.0.0' = 1}");
+        let rollout = |goes_on| {
+            let to = "2.0.0".to_owned();
+            Rollouts::from([("s".to_owned(), Rollout { to, goes_on })])
+        };
+        for (goes_on, wanted, steps, left) in [
+            (true, &now, 0, None),
+            (true, &other, 0, Some("a rollout to 2.0.0 is under way")),
+            (true, &read(""), 0, Some("a rollout to 2.0.0 is under way")),
+            (false, &now, 0, None),
+            (false, &other, 1, None),
+            (
+                false,
+                &read(""),
+                0,
+                Some("its rollout to 2.0.0 has left it"),
+            ),
+        ] {
+            let rollouts = rollout(goes_on);
+            assert_eq!(plan(&now, wanted, &rollouts).len(), steps, "{wanted:?}");
+            let lines = left_alone(&now, wanted, &rollouts);
+            assert_eq!(lines.len(), usize::from(left.is_some()), "{lines:?}");
+            assert!(
+                left.is_none_or(|part| lines.concat().contains(part)),
+                "{lines:?}"
+            );
+        }
     }
 }

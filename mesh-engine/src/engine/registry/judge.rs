@@ -92,7 +92,7 @@ impl Registry {
                 .iter()
                 .filter_map(|id| self.instances.get(id))
         };
-        let held = self.hold(&state.manifest.name).is_held();
+        let held = self.hold_of(&state.manifest).is_held();
         let is_ready = |slot: &Slot| slot.stored.record.facts.phase == Phase::Ready;
         Some(Summary {
             first: slots().map(Slot::admitted).min()?,
@@ -183,7 +183,7 @@ impl Registry {
         };
         let state = self.specs.get(&slot.spec);
         let state = state.filter(|state| state.instances.contains(&id));
-        let derived = state.map(|state| derive(id, slot, state, &self.hold(&state.manifest.name)));
+        let derived = state.map(|state| derive(id, slot, state, &self.hold_of(&state.manifest)));
         let before = slot.derived.as_ref().map(|derived| &derived.route);
         let after = derived.as_ref().map(|derived| &derived.route);
         if before != after {

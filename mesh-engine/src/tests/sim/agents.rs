@@ -8,7 +8,8 @@ use super::streams::{Down, Side, Up};
 use super::world::{Happening, Peer, Way, World};
 use crate::engine::tests::{manifest, node};
 use crate::engine::{Action, Change, Event, Operation, Report, RequestId};
-use mesh_core::id::{InstanceId, NodeId};
+use crate::record::RolloutPlan;
+use mesh_core::id::{InstanceId, NodeId, PluginName};
 use mesh_core::manifest::Manifest;
 use mesh_core::revision::Timestamp;
 use mesh_core::state::Phase;
@@ -390,6 +391,17 @@ impl World {
         }
     }
 
+    fn wishes(&mut self, plugins: &[Arc<Manifest>]) -> (PluginName, Change) {
+        let plugin = plugins[self.chance.index(plugins.len())].name.clone();
+        let changes = [
+            Change::Enable,
+            Change::Enable,
+            Change::Disable,
+            Change::Unload { cascade: true },
+        ];
+        (plugin, changes[self.chance.index(changes.len())].clone())
+    }
+
     /// An operator wants something of some coordinator.
     pub fn operates(&mut self) {
         let wait = self.chance.within(10_000..40_000);
@@ -400,14 +412,23 @@ impl World {
             return;
         }
         let plugins = plugins();
-        let plugin = plugins[self.chance.index(plugins.len())].name.clone();
-        let changes = [
-            Change::Enable,
-            Change::Enable,
-            Change::Disable,
-            Change::Unload { cascade: true },
-        ];
-        let change = changes[self.chance.index(changes.len())].clone();
+        let (plugin, change) = if self.chance.percent(40) {
+            // The first two are two versions of one plugin.
+            let to = &plugins[self.chance.index(2)];
+            let change = match self.chance.percent(80) {
+                true => Change::Rollout(RolloutPlan {
+                    to: to.version.clone(),
+                    steps: vec![50, 100],
+                    interval_ms: 3_000,
+                    max_errors: 50_000,
+                    within_ms: 8_000,
+                }),
+                false => Change::AbortRollout,
+            };
+            (to.name.clone(), change)
+        } else {
+            self.wishes(&plugins)
+        };
         let request = RequestId(self.number());
         let operation = Operation {
             plugin,

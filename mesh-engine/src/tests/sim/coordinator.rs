@@ -293,6 +293,7 @@ impl World {
         };
         let deleted = value.is_none();
         let before = self.store.lease();
+        let rollout = self.store.rollout(key);
         let expected = (!blind).then_some(expected);
         let entry = self.store.write(key, value, expected, self.now)?.clone();
         let sequence = entry.sequence;
@@ -307,6 +308,14 @@ impl World {
                 self.check(checked);
             }
             Key::Node(node) if deleted => self.check_eviction(node),
+            Key::Rollout(_) => {
+                let stored = self.store.rollout(key);
+                let (before, after) = (rollout.as_ref(), stored.as_ref());
+                let stood = before.map_or(0, |(_, at)| self.now - at);
+                let (before, after) = (before.map(|it| &*it.0), after.map(|it| &*it.0));
+                let checked = self.invariants.rollouts.stored(before, after, stood);
+                self.check(checked);
+            }
             _ => {}
         }
         self.changed(key, &entry);

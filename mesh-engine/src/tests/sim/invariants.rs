@@ -4,6 +4,7 @@ mod converged;
 mod evictions;
 mod forward;
 mod one_holder;
+mod rollouts;
 mod routes;
 mod takeover;
 
@@ -12,6 +13,7 @@ use crate::record::LeaseRecord;
 use evictions::Evictions;
 use forward::Forward;
 use one_holder::OneHolder;
+use rollouts::Rollouts;
 use routes::Routes;
 use takeover::Takeover;
 
@@ -22,6 +24,7 @@ pub struct Invariants {
     evictions: Evictions,
     pub forward: Forward,
     pub routes: Routes,
+    pub rollouts: Rollouts,
 }
 
 impl Invariants {

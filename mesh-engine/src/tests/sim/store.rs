@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::engine::WriteError;
-use crate::record::{Holder, Key, LeaseRecord, NodeRecord, Record};
+use crate::record::{Holder, Key, LeaseRecord, NodeRecord, Record, RolloutRecord};
 use mesh_core::id::NodeId;
 use mesh_core::revision::Revision;
 
@@ -120,6 +120,19 @@ impl Bucket {
         let sequence = self.newest.get(&key.to_string()).filter(|it| **it > 0)?;
         let entry = self.log.get(usize::try_from(*sequence - 1).ok()?)?;
         Record::decode(key, entry.value.as_ref()?).ok()
+    }
+
+    /// The rollout of a key, and when it was stored.
+    pub fn rollout(&self, key: &Key) -> Option<(Box<RolloutRecord>, u64)> {
+        let sequence = self.newest.get(&key.to_string())?;
+        let at = self
+            .log
+            .get(usize::try_from(*sequence).ok()?.checked_sub(1)?)?
+            .at;
+        match self.record(key)? {
+            Record::Rollout(record) => Some((record, at)),
+            _ => None,
+        }
     }
 
     fn note_holder(&mut self, node: &NodeId) {

@@ -252,6 +252,7 @@ mod tests {
         slot.result(common::Result {
             payload: Bytes::from_static(b"c"),
             content_type: String::new(),
+            failed: false,
         });
         let whole = Payload::new("ababababab".to_owned() + "c", "");
         assert_eq!(next(&slot), Some(CallEvent::End(Ok(whole))));

@@ -327,6 +327,9 @@ pub struct Result {
     /// Media type; empty: application/json.
     #[prost(string, tag = "2")]
     pub content_type: ::prost::alloc::string::String,
+    /// The result says that the capability failed, as an MCP tool does by isError. The agent counts it.
+    #[prost(bool, tag = "40")]
+    pub failed: bool,
 }
 /// Progress tells how far a call has come.
 #[derive(Clone, PartialEq, ::prost::Message)]

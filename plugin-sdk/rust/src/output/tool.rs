@@ -229,6 +229,12 @@ pub trait IntoToolOutput: Sized {
     /// ```
     fn into_tool_output(self) -> Result<ToolOutput, ToolError>;
 
+    /// Whether the result says that the tool failed.
+    #[doc(hidden)]
+    fn says_failed(&self) -> bool {
+        false
+    }
+
     /// Makes the result's bytes; the types that are JSON already skip the way through a value.
     #[doc(hidden)]
     fn encode(self) -> Result<Vec<u8>, ToolError> {
@@ -245,6 +251,10 @@ pub trait IntoToolOutput: Sized {
 }
 
 impl IntoToolOutput for ToolOutput {
+    fn says_failed(&self) -> bool {
+        self.is_error
+    }
+
     fn into_tool_output(self) -> Result<ToolOutput, ToolError> {
         Ok(self)
     }

@@ -230,6 +230,7 @@ async fn answer(
                 let Payload {
                     mut bytes,
                     content_type,
+                    failed,
                 } = end?;
                 while bytes.len() > TERMS.part_bytes {
                     chunk(bytes.split_to(TERMS.part_bytes), true).await?;
@@ -237,6 +238,7 @@ async fn answer(
                 let result = common::Result {
                     payload: bytes,
                     content_type,
+                    failed,
                 };
                 caller.send(id, HostBody::Result(result)).await?;
             }

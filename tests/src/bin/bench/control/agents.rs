@@ -248,7 +248,7 @@ async fn follow(
         let next = tokio::select! {
             next = incoming.message() => next?.context("the stream has ended")?,
             _ = beats.tick() => {
-                said.send(frame(agent_frame::Body::Heartbeat(Heartbeat {}))).await?;
+                said.send(frame(agent_frame::Body::Heartbeat(Heartbeat::default()))).await?;
                 continue;
             }
         };
