@@ -26,6 +26,7 @@ where
     S: FnOnce(Context) -> F,
     F: Future<Output = Result<(), Failure>>,
 {
+    heap::share_one();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -16,6 +16,12 @@ const AT_MOST: Duration = Duration::from_secs(300);
 /// together may take one part of so many of the time.
 const SHARE: u32 = 1_000;
 
+/// Has all threads that begin from now on share one heap: of further ones the ends could not be given
+/// back.
+pub fn share_one() {
+    heap_trim::share_one_heap();
+}
+
 /// Trims the heap every few seconds, until it is told to stop.
 pub async fn give_back(stop: CancellationToken) {
     let mut pause = EVERY;
