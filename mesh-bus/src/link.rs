@@ -2,16 +2,18 @@
 //!
 //! All that is above it (slots, outbox, driver, inbox) is the same code over both.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use async_nats::client::PublishError;
 use async_nats::client::traits::Publisher;
 use async_nats::connection::State;
 use async_nats::message::OutboundMessage;
 use async_nats::{Client, Message, PublishErrorKind, Statistics, Subject};
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, SinkExt, Stream, StreamExt};
 
 use crate::error::BusError;
 use crate::memory;
@@ -25,6 +27,13 @@ pub(crate) enum Refused {
     /// The connection is closed for good.
     #[error("the connection is closed for good")]
     Closed,
+}
+
+fn refused(error: PublishError) -> Refused {
+    match error.kind() {
+        PublishErrorKind::MaxPayloadExceeded => Refused::TooLarge,
+        PublishErrorKind::InvalidSubject | PublishErrorKind::Send => Refused::Closed,
+    }
 }
 
 /// A connection to a broker. Cheap to clone.
@@ -66,15 +75,33 @@ impl Link {
         }
     }
 
+    /// Puts a message into the library's queue, or gives it back when there is no room.
+    pub fn try_publish(
+        &mut self,
+        message: OutboundMessage,
+    ) -> Result<Option<OutboundMessage>, Refused> {
+        match self {
+            Self::Nats { client, .. } => {
+                // Without a budget: a task that has used up its own would see a full queue where there
+                // is none.
+                let room = tokio::task::unconstrained(poll_fn(|cx| client.poll_ready_unpin(cx)));
+                match room.now_or_never() {
+                    None => return Ok(Some(message)),
+                    Some(ready) => ready.map_err(refused)?,
+                }
+                client.start_send_unpin(message).map_err(refused)?;
+                Ok(None)
+            }
+            Self::Memory(connection) => connection.try_publish(message),
+        }
+    }
+
     /// Puts a message into the library's queue; waits while it is full.
     pub async fn publish(&self, message: OutboundMessage) -> Result<(), Refused> {
         match self {
             Self::Nats { client, .. } => {
                 let sent = client.publish_message(message).await;
-                sent.map_err(|error| match error.kind() {
-                    PublishErrorKind::MaxPayloadExceeded => Refused::TooLarge,
-                    PublishErrorKind::InvalidSubject | PublishErrorKind::Send => Refused::Closed,
-                })
+                sent.map_err(refused)
             }
             Self::Memory(connection) => connection.publish(message).await,
         }

@@ -200,6 +200,21 @@ impl Connection {
         }
     }
 
+    pub fn try_publish(
+        &self,
+        message: OutboundMessage,
+    ) -> Result<Option<OutboundMessage>, Refused> {
+        let mut state = self.shared.lock();
+        let wire = state.wire(self.id).ok_or(Refused::Closed)?;
+        if wire.queue.len() >= LIBRARY_QUEUE {
+            return Ok(Some(message));
+        }
+        wire.queue.push_back(Command::Publish(message));
+        drop(state);
+        self.shared.work.notify_one();
+        Ok(None)
+    }
+
     pub async fn publish(&self, message: OutboundMessage) -> Result<(), Refused> {
         let mut message = Some(Command::Publish(message));
         let sent = poll_fn(|cx| {

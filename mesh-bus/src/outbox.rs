@@ -19,7 +19,6 @@ use std::time::Duration;
 use async_nats::Subject;
 use async_nats::message::OutboundMessage;
 use bytes::Bytes;
-use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -88,8 +87,10 @@ pub(crate) struct Sender {
     pub begins: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
+    /// Of its own, for frames that need not wait.
+    link: Link,
     waiting: VecDeque<Frame>,
     bytes: usize,
     /// Frames that were ever taken from the front of `waiting`: the place of a frame is this plus its
@@ -128,6 +129,18 @@ impl Library {
 }
 
 impl Queue {
+    fn new(link: Link) -> Self {
+        Self {
+            link,
+            waiting: VecDeque::new(),
+            bytes: 0,
+            passed: 0,
+            credits: BTreeMap::new(),
+            sending: None,
+            library: Library::default(),
+        }
+    }
+
     fn push(&mut self, frame: Frame) {
         self.bytes += frame.payload.len();
         if let Some(credit) = frame.credit {
@@ -205,8 +218,8 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub fn new(link: Link) -> Self {
         Self {
+            queue: Mutex::new(Queue::new(link.clone())),
             link,
-            queue: Mutex::default(),
             work: Notify::new(),
         }
     }
@@ -216,29 +229,29 @@ impl Outbox {
     }
 
     /// Sends a frame behind all others. `Ok(true)`: it has to wait.
-    pub fn send(&self, frame: Frame) -> Result<bool, Refused> {
+    pub fn send(&self, mut frame: Frame) -> Result<bool, Refused> {
         let mut queue = self.queue();
         if queue.sending.is_none() && queue.waiting.is_empty() {
+            let size = frame.payload.len();
             let message = OutboundMessage {
-                subject: frame.subject.clone(),
-                reply: frame.reply.clone(),
-                payload: frame.payload.clone(),
+                subject: frame.subject,
+                reply: frame.reply,
+                payload: frame.payload,
                 headers: None,
             };
-            // One poll puts it into the library's queue, or tells that there is no room. Without a
-            // budget: a task that has used up its own would see a full queue where there is none.
-            let now = tokio::task::unconstrained(self.link.publish(message));
-            match now.now_or_never() {
-                Some(Ok(())) => {
-                    queue.library.put(frame.payload.len());
-                    if queue.library.sizes.len() > 2 * LIBRARY_QUEUE {
-                        self.settle(&mut queue);
-                    }
-                    return Ok(false);
+            let Some(message) = queue.link.try_publish(message)? else {
+                queue.library.put(size);
+                if queue.library.sizes.len() > 2 * LIBRARY_QUEUE {
+                    self.settle(&mut queue);
                 }
-                Some(Err(refused)) => return Err(refused),
-                None => {}
-            }
+                return Ok(false);
+            };
+            frame = Frame {
+                subject: message.subject,
+                reply: message.reply,
+                payload: message.payload,
+                ..frame
+            };
         }
         queue.push(frame);
         drop(queue);

@@ -1,5 +1,7 @@
 //! The outbox over a library that never gets a connection.
 
+use futures::FutureExt;
+
 use super::*;
 
 /// An outbox whose library never gets a connection.
