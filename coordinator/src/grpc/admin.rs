@@ -281,6 +281,25 @@ impl Services {
         changed(self.carry_out("name", name, change, reason, by).await)
     }
 
+    /// Looks at what there is of one plugin, or, where none is named, of all.
+    pub(super) async fn look_at<T: Send + 'static>(
+        &self,
+        plugin: &str,
+        look: impl FnOnce(&Engine, Option<&PluginName>) -> T + Send + 'static,
+    ) -> Result<(T, Revision), MeshError> {
+        let plugin = match plugin {
+            "" => None,
+            text => Some(plugin_name("plugin", text)?),
+        };
+        let look = move |engine: &Engine| {
+            if let Some(plugin) = plugin.as_ref().filter(|plugin| !engine.knows(plugin)) {
+                return Err(unknown(plugin));
+            }
+            Ok((look(engine, plugin.as_ref()), engine.revision()))
+        };
+        self.handle.look(look).await?
+    }
+
     pub(super) async fn carry_out(
         &self,
         field: &str,

@@ -1,6 +1,7 @@
 //! Operators' rollouts.
 
 use mesh_core::error::MeshError;
+use mesh_core::id::PluginName;
 use mesh_engine::engine::{Change, Engine, Outcome};
 use mesh_engine::record;
 use mesh_proto::admin::{
@@ -11,7 +12,7 @@ use mesh_proto::control::VersionShare;
 use mesh_proto::convert::WireError;
 
 use super::Services;
-use super::admin::{field, plugin_name, unknown};
+use super::admin::field;
 
 impl Services {
     pub(super) async fn begin_rollout(
@@ -46,17 +47,8 @@ impl Services {
         &self,
         request: ListRolloutsRequest,
     ) -> Result<ListRolloutsResponse, MeshError> {
-        let plugin = match request.plugin.as_str() {
-            "" => None,
-            text => Some(plugin_name("plugin", text)?),
-        };
-        let look = move |engine: &Engine| {
-            if let Some(plugin) = plugin.as_ref().filter(|plugin| !engine.knows(plugin)) {
-                return Err(unknown(plugin));
-            }
-            Ok((engine.rollouts(plugin.as_ref()), engine.revision()))
-        };
-        let (rollouts, revision) = self.handle.look(look).await??;
+        let look = |engine: &Engine, plugin: Option<&PluginName>| engine.rollouts(plugin);
+        let (rollouts, revision) = self.look_at(&request.plugin, look).await?;
         Ok(ListRolloutsResponse {
             rollouts: rollouts.into_iter().map(view).collect(),
             revision: Some(revision.into()),

@@ -1,6 +1,7 @@
 //! Operators' traffic splits, and their wishes as they are imported.
 
 use mesh_core::error::MeshError;
+use mesh_core::id::PluginName;
 use mesh_core::split::Split;
 use mesh_engine::engine::{Change, Engine, Outcome};
 use mesh_proto::admin::{
@@ -9,7 +10,6 @@ use mesh_proto::admin::{
 use mesh_proto::control::TrafficSplit;
 use mesh_proto::convert::WireError;
 
-use super::admin::{plugin_name, unknown};
 use super::{Services, view};
 
 impl Services {
@@ -84,17 +84,8 @@ impl Services {
         &self,
         request: ListSplitsRequest,
     ) -> Result<ListSplitsResponse, MeshError> {
-        let plugin = match request.plugin.as_str() {
-            "" => None,
-            text => Some(plugin_name("plugin", text)?),
-        };
-        let look = move |engine: &Engine| {
-            if let Some(plugin) = plugin.as_ref().filter(|plugin| !engine.knows(plugin)) {
-                return Err(unknown(plugin));
-            }
-            Ok((engine.splits(plugin.as_ref()), engine.revision()))
-        };
-        let (splits, revision) = self.handle.look(look).await??;
+        let look = |engine: &Engine, plugin: Option<&PluginName>| engine.splits(plugin);
+        let (splits, revision) = self.look_at(&request.plugin, look).await?;
         Ok(ListSplitsResponse {
             splits: splits.into_iter().map(view::split).collect(),
             revision: Some(revision.into()),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 /// The plugin `base` in some version, as somebody's own process.
-fn base(mesh: &Mesh, version: &str, broken: bool) -> Process {
+pub fn base(mesh: &Mesh, version: &str, broken: bool) -> Process {
     let mut env = vec![
         ("PLUGMESH_AGENT", mesh.attach_url(0)),
         ("PROBE_NAME", "base".to_owned()),

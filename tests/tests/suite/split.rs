@@ -3,26 +3,12 @@
 use std::collections::BTreeMap;
 
 use harness::mesh::{Mesh, PATIENCE, Plan};
-use harness::process::{Process, binary};
+use harness::process::Process;
 use harness::wait;
 use serde_json::json;
 
-/// The plugin `base` in some version, as somebody's own process.
 fn base(mesh: &Mesh, version: &str) -> Process {
-    let env = [
-        ("PLUGMESH_AGENT", mesh.attach_url(0)),
-        ("PROBE_NAME", "base".to_owned()),
-        ("PROBE_VERSION", version.to_owned()),
-    ];
-    let none: [&str; 0] = [];
-    let log = mesh.folder.path();
-    Process::start(
-        &format!("base-{version}"),
-        log,
-        &binary("probe"),
-        &none,
-        &env,
-    )
+    super::rollout::base(mesh, version, false)
 }
 
 /// A mesh with `base` in two versions, `needy` that takes only the first, and `free` that takes any.
