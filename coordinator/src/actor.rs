@@ -39,6 +39,9 @@ const WRITES: usize = 128;
 /// How long what agents' leaving changed may be written when the coordinator stops.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
+/// How long it is told that a write was not stored.
+const UNWRITTEN: Duration = Duration::from_secs(60);
+
 /// The actor, before it runs.
 pub(crate) struct Actor<S> {
     pub(crate) engine: Engine,
@@ -72,8 +75,8 @@ struct Running<S> {
     waiting: VecDeque<Waiting>,
     writing: Writing,
     auditor: Auditor,
-    /// Why the last write was not stored, though the store can be read.
-    unwritten: Option<String>,
+    /// Why the last write was not stored, though the store can be read, and when that was seen.
+    unwritten: Option<(String, Instant)>,
     /// How it stands, as it was said last.
     said: Option<Stands>,
 }
@@ -180,12 +183,11 @@ impl<S: Store> Running<S> {
     fn wrote(&mut self, event: Event, outcome: &'static str) {
         self.actor.metrics.wrote(outcome);
         match &event {
-            Event::Written { .. } => self.unwritten = None,
             Event::WriteFailed {
                 error: WriteError::Unavailable(why) | WriteError::Unknown(why),
                 ..
-            } => self.unwritten = Some(why.clone()),
-            _ => {}
+            } => self.unwritten = Some((why.clone(), Instant::now())),
+            _ => self.unwritten = None,
         }
         self.step(event);
     }
@@ -311,10 +313,15 @@ impl<S: Store> Running<S> {
         metrics.current(engine.store() == StoreState::Current);
         metrics.office(engine.holds_office(self.actor.clock.now()));
         self.actor.joining.set(engine.store());
+        // While nothing is written, nothing is known after a while.
+        let is_over = |(_, at): &mut (String, Instant)| at.elapsed() > UNWRITTEN;
+        let lost = engine.store() != StoreState::Current;
+        self.unwritten
+            .take_if(|unwritten| lost || is_over(unwritten));
         let stands = match engine.store() {
             StoreState::Current => match (engine.held_back(), &self.unwritten) {
                 (Some(why), _) => Stands::Not(why),
-                (None, Some(why)) => Stands::ReadOnly(format!(
+                (None, Some((why, _))) => Stands::ReadOnly(format!(
                     "the registry's store can be read, and does not store what is written: {why}; look at \
                      the log and the disk of the NATS servers"
                 )),

@@ -312,13 +312,16 @@ impl Plane {
     }
 }
 
-/// Whether a call's end is the plugin's failure, and not its caller's doing.
+/// Whether a call's end is the plugin's failure, and not its caller's or the network's doing.
 fn has_failed(end: &End) -> bool {
     match end {
         Ok(answer) => answer.result.failed,
         Err(error) => !matches!(
             ErrorCode::from_number(error.code),
-            ErrorCode::Cancelled | ErrorCode::InvalidArgument
+            ErrorCode::Cancelled
+                | ErrorCode::InvalidArgument
+                | ErrorCode::Disconnected
+                | ErrorCode::Expired
         ),
     }
 }

@@ -111,13 +111,13 @@ impl Engine {
             Change::Rollout(plan) => {
                 let intent = self.rollout_intent(plan, operation, now)?;
                 // Of two who begin one at the same time one is refused.
-                let sequence = self.registry.decided(&intent.key);
-                let epoch = self.latest().epoch;
-                request.expected = Some((intent.key.clone(), Revision { epoch, sequence }));
+                request.expected = Some(self.as_decided(&intent.key));
                 request.plan.push_back(intent);
             }
             Change::AbortRollout => {
                 let intent = self.abort_intent(operation, now)?;
+                // It may end by itself, or go on, in the same moment.
+                request.expected = Some(self.as_decided(&intent.key));
                 request.plan.push_back(intent);
             }
         }
@@ -168,6 +168,12 @@ impl Engine {
             request.affected = affected;
         }
         Ok(())
+    }
+
+    /// By which record it is decided now what a key stands for.
+    fn as_decided(&self, key: &Key) -> (Key, Revision) {
+        let (epoch, sequence) = (self.latest().epoch, self.registry.decided(key));
+        (key.clone(), Revision { epoch, sequence })
     }
 
     fn is_overtaken(&self, expected: &Option<(Key, Revision)>) -> bool {

@@ -129,14 +129,21 @@ impl Registry {
         let versions = retired.iter().chain([version]);
         let gone: BTreeSet<&SpecId> = versions.flat_map(|it| self.specs_in(plugin, it)).collect();
         let runs = |spec: &SpecId| self.is_active(spec) && !gone.contains(spec);
-        let specs = self.specs_in(plugin, version);
-        let users = specs.flat_map(|spec| self.graph.dependents(spec, false));
-        let states = users.filter_map(|user| self.specs.get(&user));
-        let is_met = |need| self.graph.providers(need).any(|(spec, _)| runs(spec));
-        let losers = states.filter(|state| {
-            state.met && self.is_wanted(state) && !required(&state.manifest).all(is_met)
-        });
-        losers.map(|state| label(&state.manifest)).collect()
+        let its: BTreeSet<&SpecId> = self.specs_in(plugin, version).collect();
+        // Need by need: who waits for something else now, or stands still, will want this one again.
+        let loses = |manifest: &Manifest| {
+            required(manifest).any(|need| {
+                let providers = || self.graph.providers(need).map(|(spec, _)| spec);
+                providers().any(|spec| its.contains(spec)) && !providers().any(runs)
+            })
+        };
+        let users = its
+            .iter()
+            .flat_map(|spec| self.graph.dependents(spec, false));
+        let users = users.filter(|user| !gone.contains(user));
+        let manifests = users.filter_map(|user| self.graph.manifest(&user));
+        let losers = manifests.filter(|manifest| loses(manifest));
+        losers.map(|manifest| label(manifest)).collect()
     }
 
     /// What the versions get that are there beside the new one, before it gets anything.
@@ -189,6 +196,9 @@ impl Engine {
             );
             return Err(refuse("to", text));
         }
+        // What an earlier one has replaced stays so, but for what this one is of.
+        let mut retired = self.registry.retired(plugin);
+        retired.retain(|version| *version != plan.to && !before.contains_key(version));
         let record = RolloutRecord {
             plugin: plugin.clone(),
             plan: plan.clone(),
@@ -196,7 +206,7 @@ impl Engine {
             state: RolloutState::Waiting,
             step: 0,
             watched_ms: 0,
-            retired: BTreeSet::new(),
+            retired,
             reason: format!("it waits for an instance of {} that is active", plan.to),
             by: operation.by.clone(),
             why: operation.reason.clone(),

@@ -132,6 +132,41 @@ fn an_old_version_that_somebody_needs_goes_on() {
 }
 
 #[test]
+fn an_old_version_goes_on_for_one_that_waits_for_something_else_as_well() {
+    let mut world = one();
+    let top = manifest("top@1.0.0", &["calculator ^1", "slack ^1"], &[]);
+    world.report(0, 1, report(3, &top, Phase::Ready));
+    world.ask("calculator", start("2.0.0")).unwrap();
+    arrive(&mut world);
+    pass(&mut world, 120_000);
+    let done = record(&world);
+    assert_eq!(done.state, RolloutState::Done);
+    assert!(done.retired.is_empty(), "{}", done.reason);
+    let slack = manifest("slack@1.0.0", &[], &[]);
+    world.report(0, 1, report(4, &slack, Phase::Ready));
+    assert_eq!(world.state(id(3)), Some(Active));
+}
+
+#[test]
+fn what_a_rollout_has_replaced_stays_so_in_the_next_one() {
+    let mut world = one();
+    world.ask("calculator", start("2.0.0")).unwrap();
+    arrive(&mut world);
+    pass(&mut world, 120_000);
+    assert_eq!(world.state(id(1)), Some(Initialized));
+    world.ask("calculator", start("3.0.0")).unwrap();
+    assert_eq!(world.state(id(1)), Some(Initialized), "while it goes on");
+    let newest = manifest("calculator@3.0.0", &[], &["tool:add"]);
+    world.report(0, 1, report(5, &newest, Phase::Ready));
+    pass(&mut world, 120_000);
+    assert_eq!(state(&world), (RolloutState::Done, 100));
+    assert_eq!(
+        [1, 2, 5].map(|number| world.state(id(number))),
+        [Some(Initialized), Some(Initialized), Some(Active)]
+    );
+}
+
+#[test]
 fn errors_that_any_coordinator_counts_take_the_calls_back() {
     let mut world = one();
     arrive(&mut world);

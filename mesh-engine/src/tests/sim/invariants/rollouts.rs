@@ -28,8 +28,7 @@ impl Rollouts {
         let by_operator = matches!(after.moved_by, Mover::Operator(_));
         let broken = |why: &str| Err(format!("{why}: {after:?} after {before:?}"));
         let Some(before) = before.filter(|it| it.is_running()) else {
-            let begun = after.state == Waiting || after.state == Aborted;
-            return if begun && by_operator {
+            return if after.state == Waiting && by_operator {
                 Ok(())
             } else {
                 broken("a rollout goes on after its end")
