@@ -9,7 +9,7 @@ use crate::definition::Definition;
 use crate::error::Error;
 use crate::logging::{self, Sink};
 use crate::session::{self, Ended};
-use crate::signals::{self, Stop, Stopper};
+use crate::signals::{Signals, Stop, Stopper};
 use crate::telemetry::Telemetry;
 
 /// After a connection that was lost: soon, as agents restart quickly.
@@ -48,13 +48,18 @@ pub(crate) async fn run(definition: Definition, log: Sink) -> Result<(), Error> 
         connector: Connector::Agent(address),
     };
     let (stopper, stop) = Stopper::new();
-    let ended = tokio::select! {
-        ended = runner.run(stop) => ended,
-        failed = signals::watch(stopper) => failed.map_err(|reason| Error::System {
+    let ended = async {
+        // Before anything is said: who reads it may send one at once.
+        let signals = Signals::listen().map_err(|reason| Error::System {
             doing: "listen for signals",
             reason,
-        }),
-    };
+        })?;
+        tokio::select! {
+            ended = runner.run(stop) => ended,
+            () = signals.watch(stopper) => Ok(()),
+        }
+    }
+    .await;
     subscriber.shutdown().await;
     ended
 }

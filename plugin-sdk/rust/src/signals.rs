@@ -42,27 +42,29 @@ impl Stop {
     }
 }
 
-/// Stops the plugin on SIGTERM and Ctrl-C; on the second of these the program ends at once with
-/// exit code 130.
-pub(crate) async fn watch(stopper: Stopper) -> std::io::Result<()> {
-    let mut signals = Signals::listen()?;
-    let name = signals.next().await;
-    stopper.stop(name);
-    tokio::select! {
-        _ = signals.next() => std::process::exit(130),
-        () = stopper.unheard() => Ok(()),
+impl Signals {
+    /// Stops the plugin on SIGTERM and Ctrl-C; on the second of these the program ends at once with
+    /// exit code 130.
+    pub(crate) async fn watch(mut self, stopper: Stopper) {
+        let name = self.next().await;
+        stopper.stop(name);
+        tokio::select! {
+            _ = self.next() => std::process::exit(130),
+            () = stopper.unheard() => {}
+        }
     }
 }
 
+/// SIGTERM and Ctrl-C, from when they are listened to.
 #[cfg(unix)]
-struct Signals {
+pub(crate) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    pub(crate) fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -79,11 +81,11 @@ impl Signals {
 }
 
 #[cfg(not(unix))]
-struct Signals;
+pub(crate) struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    pub(crate) fn listen() -> std::io::Result<Self> {
         Ok(Self)
     }
 
