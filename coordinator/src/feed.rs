@@ -17,7 +17,6 @@ use bytes::Bytes;
 use mesh_core::revision::Revision;
 use mesh_core::table::{Table, TableUpdate};
 use mesh_proto::control;
-use mesh_proto::convert::written_update;
 use prost::Message;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -101,8 +100,12 @@ impl Way {
                 all_of(updates.collect())
             }
         };
-        written_update(update)
+        written(update)
     }
+}
+
+fn written(update: TableUpdate) -> Bytes {
+    control::TableUpdate::from(update).encode_to_vec().into()
 }
 
 /// Updates that continue each other, as one. Neighbours are put together first: one after another, the
@@ -296,7 +299,7 @@ impl Follower {
             }
             if !self.greeted && self.have.is_some_and(|have| have.revision == now) {
                 self.greeted = true;
-                return written_update(TableUpdate {
+                return written(TableUpdate {
                     from: Some(now),
                     to: now,
                     ..TableUpdate::default()

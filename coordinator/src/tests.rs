@@ -337,8 +337,7 @@ impl Agent {
                 generation,
                 ..NodeRoute::default()
             }),
-            table: None,
-            table_digest: 0,
+            ..AgentHello::default()
         };
         self.send(agent_frame::Body::Hello(hello)).await;
     }

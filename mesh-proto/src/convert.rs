@@ -6,12 +6,14 @@
 mod call;
 mod error;
 mod manifest;
+mod sent;
 mod table;
 
 use std::fmt;
 
 pub use self::manifest::{capability_entries, draft};
-pub use self::table::{instance_phase, instance_state, read_update, table_update, written_update};
+pub use self::sent::{MAX_UPDATE, SentUpdate};
+pub use self::table::{instance_phase, instance_state, table_update};
 
 /// Why a wire message is no domain value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -14,7 +14,7 @@ use mesh_proto::control::{
     self, AgentFrame, AgentHello, CoordinatorFrame, Directive, DirectiveAction, Heartbeat,
     InstanceCounts, InstanceLoad, InstanceRejected, TableAck, agent_frame, coordinator_frame,
 };
-use mesh_proto::convert::read_update;
+use mesh_proto::convert::{MAX_UPDATE, SentUpdate};
 use mesh_proto::status::{from_status, stream_end};
 use mesh_runtime::Tasks;
 use mesh_runtime::coordinators::{Candidate, Search, TableStanding};
@@ -50,9 +50,6 @@ const REPORTS: Rate = Rate {
 
 /// The pause when they come more often.
 const REPORT_PAUSE: Duration = Duration::from_millis(50);
-
-/// The most that one table update may have, in bytes.
-const MAX_UPDATE: usize = 256 * 1024 * 1024;
 
 /// How often a heartbeat is sent when the coordinator does not say.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -220,6 +217,7 @@ impl Control {
             node: Some(self.node.clone().into()),
             table: known.then(|| have.revision().into()),
             table_digest: have.digest(),
+            takes_packed: true,
         };
         // The queue is empty, so this does not wait.
         let _ = outgoing.send(frame(agent_frame::Body::Hello(hello))).await;
@@ -252,30 +250,42 @@ impl Control {
                 }
                 Err(status) => return stream_end(&status),
             };
-            match body {
-                Some(coordinator_frame::Body::Table(update)) => {
-                    match self.apply(&update, &mut states) {
-                        Ok(revision) => {
-                            applied.send_replace(Some(revision));
-                        }
-                        Err(error) => {
-                            *whole_table = true;
-                            return error;
-                        }
-                    }
+            let update = match body {
+                Some(coordinator_frame::Body::Table(update)) => SentUpdate::Plain(update),
+                Some(coordinator_frame::Body::PackedTable(update)) => SentUpdate::Packed(update),
+                Some(coordinator_frame::Body::Rejected(rejected)) => {
+                    self.rejected(rejected);
+                    continue;
                 }
-                Some(coordinator_frame::Body::Rejected(rejected)) => self.rejected(rejected),
-                Some(coordinator_frame::Body::Directive(directive)) => self.directive(&directive),
-                Some(coordinator_frame::Body::AnnounceRequest(_)) => asked.notify_one(),
-                Some(coordinator_frame::Body::Welcome(_)) => {}
-                None => tracing::debug!("the coordinator sent a frame that is not known here"),
+                Some(coordinator_frame::Body::Directive(directive)) => {
+                    self.directive(&directive);
+                    continue;
+                }
+                Some(coordinator_frame::Body::AnnounceRequest(_)) => {
+                    asked.notify_one();
+                    continue;
+                }
+                Some(coordinator_frame::Body::Welcome(_)) => continue,
+                None => {
+                    tracing::debug!("the coordinator sent a frame that is not known here");
+                    continue;
+                }
+            };
+            match self.apply(update, &mut states) {
+                Ok(revision) => {
+                    applied.send_replace(Some(revision));
+                }
+                Err(error) => {
+                    *whole_table = true;
+                    return error;
+                }
             }
         }
     }
 
     /// Applies an update; gives the revision to acknowledge.
-    fn apply(&self, update: &[u8], states: &mut States) -> Result<Revision, MeshError> {
-        let update = read_update(update, &self.table.table()).map_err(|error| {
+    fn apply(&self, update: SentUpdate, states: &mut States) -> Result<Revision, MeshError> {
+        let update = update.read(&self.table.table()).map_err(|error| {
             let text = format!("a table update of the coordinator can't be used: {error}");
             MeshError::new(ErrorCode::Internal, text)
         })?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_proto::control::{self, DirectiveAction, agent_frame};
+use mesh_proto::convert::SentUpdate;
 use mesh_proto::plugin::{Drained, Ready, host_frame, plugin_frame};
 use mesh_proto::status::from_status;
 use mesh_runtime::{Context, HumanDuration};
@@ -300,6 +301,37 @@ async fn when_a_coordinator_is_lost_the_next_one_is_told_everything() {
     });
     session.send_table(gap).await;
     let session = second.session().await;
+    assert_eq!(session.hello.table, None);
+    drop(plugin);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_takes_packed_updates_and_asks_for_the_whole_table_when_one_is_broken() {
+    let mut coordinator = Coordinator::start().await;
+    let agent = Agent::start(&[&coordinator], Vec::new());
+    let mut session = coordinator.session().await;
+    assert!(session.hello.takes_packed);
+    let plugin = agent.plugin("time").await;
+    let mut update = session.table_with(&plugin, 5, control::InstanceState::Active);
+    update.nodes = (0..300)
+        .map(|number| control::NodeRoute {
+            node: format!("node-{number}"),
+            generation: 1,
+            ..control::NodeRoute::default()
+        })
+        .collect();
+    let packed = SentUpdate::packed(update.try_into().unwrap());
+    assert!(matches!(packed, SentUpdate::Packed(_)));
+    session.send(packed.clone().into()).await;
+    assert_eq!(session.acked().await, 5);
+    let SentUpdate::Packed(bytes) = packed else {
+        panic!("it is packed");
+    };
+    let cut = SentUpdate::Packed(bytes.slice(..bytes.len() - 1));
+    session.send(cut.into()).await;
+    session.closed().await;
+    let session = coordinator.session().await;
     assert_eq!(session.hello.table, None);
     drop(plugin);
     agent.stop().await.unwrap();

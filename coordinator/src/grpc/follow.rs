@@ -76,7 +76,10 @@ impl Services {
                     () = out.closed() => return,
                     update = follower.next() => update,
                 };
-                let response = TableFeedResponse { table: update };
+                let response = TableFeedResponse {
+                    table: update,
+                    ..TableFeedResponse::default()
+                };
                 if out.send(Ok(response)).await.is_err() {
                     return;
                 }

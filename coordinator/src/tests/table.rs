@@ -6,6 +6,7 @@ use mesh_proto::control::table_feed_client::TableFeedClient;
 use mesh_proto::control::{
     Revision, TableFeedHello, TableFeedRequest, TableFeedResponse, table_feed_request,
 };
+use mesh_proto::convert::SentUpdate;
 
 pub(super) struct Gateway {
     requests: mpsc::Sender<TableFeedRequest>,
@@ -14,15 +15,15 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) async fn open(bench: &Bench, mesh: &str, table: Option<Revision>) -> Self {
-        Self::open_with(bench, mesh, table, 0).await
+        let hello = TableFeedHello {
+            mesh: mesh.into(),
+            table,
+            ..TableFeedHello::default()
+        };
+        Self::open_with(bench, hello).await
     }
 
-    async fn open_with(
-        bench: &Bench,
-        mesh: &str,
-        table: Option<Revision>,
-        table_digest: u64,
-    ) -> Self {
+    async fn open_with(bench: &Bench, hello: TableFeedHello) -> Self {
         let (requests, receiver) = mpsc::channel(4);
         let mut client = TableFeedClient::new(bench.channel.clone());
         let updates = client
@@ -31,10 +32,8 @@ impl Gateway {
             .unwrap()
             .into_inner();
         let hello = table_feed_request::Body::Hello(TableFeedHello {
-            mesh: mesh.into(),
             name: "gateway".into(),
-            table,
-            table_digest,
+            ..hello
         });
         let gateway = Self { requests, updates };
         gateway.send(Some(hello)).await;
@@ -46,14 +45,16 @@ impl Gateway {
     }
 
     pub(super) async fn next(&mut self) -> Result<control::TableUpdate, String> {
+        let sent = self.next_sent().await?;
+        Ok(sent.wire().expect("an update"))
+    }
+
+    async fn next_sent(&mut self) -> Result<SentUpdate, String> {
         match tokio::time::timeout(PATIENCE, self.updates.message())
             .await
             .expect("in time")
         {
-            Ok(message) => {
-                let update = message.expect("a message").table;
-                Ok(control::TableUpdate::decode(update).expect("an update"))
-            }
+            Ok(message) => Ok(message.expect("a message").into()),
             Err(error) => Err(status::from_status(&error).to_string()),
         }
     }
@@ -95,9 +96,15 @@ async fn a_gateway_that_has_something_else_by_the_same_revision_gets_the_whole_t
     let table = Table::default();
     let table = table.apply(&update.try_into().unwrap()).unwrap();
     let revision = Some(table.revision().into());
-    let mut same = Gateway::open_with(&bench, "default", revision, table.digest()).await;
+    let hello = |table_digest| TableFeedHello {
+        mesh: "default".into(),
+        table: revision,
+        table_digest,
+        ..TableFeedHello::default()
+    };
+    let mut same = Gateway::open_with(&bench, hello(table.digest())).await;
     assert_eq!(same.next().await.unwrap().from, revision);
-    let mut other = Gateway::open_with(&bench, "default", revision, table.digest() + 1).await;
+    let mut other = Gateway::open_with(&bench, hello(table.digest() + 1)).await;
     assert_eq!(other.next().await.unwrap().from, None);
     bench.stop().await;
 }

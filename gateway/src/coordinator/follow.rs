@@ -10,7 +10,7 @@ use mesh_proto::control::table_feed_client::TableFeedClient;
 use mesh_proto::control::{
     TableAck, TableFeedHello, TableFeedRequest, TableFeedResponse, table_feed_request,
 };
-use mesh_proto::convert::read_update;
+use mesh_proto::convert::{MAX_UPDATE, SentUpdate};
 use mesh_proto::status::{from_status, stream_end};
 use mesh_runtime::coordinators::{Candidate, Search, TableStanding};
 use router::TableStore;
@@ -24,9 +24,6 @@ use super::Coordinators;
 
 /// Time until a coordinator sends the first update: one that starts waits for its store first.
 const ANSWER: Duration = Duration::from_secs(8);
-
-/// Largest update: a whole table of a large mesh.
-const MAX_UPDATE_BYTES: usize = 256 << 20;
 
 /// Why following ended.
 enum Ended {
@@ -114,11 +111,11 @@ impl Follower {
                 }
             };
             let update = match next {
-                Ok(Some(TableFeedResponse { table })) => table,
+                Ok(Some(response)) => SentUpdate::from(response),
                 Ok(None) => return Ended::Lost("the coordinator closed the stream".to_owned()),
                 Err(status) => return Ended::Lost(stream_end(&status).to_string()),
             };
-            let update = match read_update(&update, &self.store.table()) {
+            let update = match update.read(&self.store.table()) {
                 Ok(update) => update,
                 Err(error) => return Ended::Lost(MeshError::from(error).to_string()),
             };
@@ -149,7 +146,7 @@ impl Follower {
         coordinator: &Candidate,
     ) -> Result<(mpsc::Sender<TableFeedRequest>, Streaming<TableFeedResponse>), String> {
         let channel = coordinator.connect().await?;
-        let mut client = TableFeedClient::new(channel).max_decoding_message_size(MAX_UPDATE_BYTES);
+        let mut client = TableFeedClient::new(channel).max_decoding_message_size(MAX_UPDATE);
         let have = self.store.table();
         let known = have.revision() != Revision::default() && !self.whole;
         let hello = table_feed_request::Body::Hello(TableFeedHello {
@@ -157,6 +154,7 @@ impl Follower {
             name: self.coordinators.name.to_string(),
             table: known.then(|| have.revision().into()),
             table_digest: have.digest(),
+            takes_packed: true,
         });
         let (send, receive) = mpsc::channel(16);
         send.try_send(request(hello))
@@ -169,4 +167,105 @@ impl Follower {
 
 fn request(body: table_feed_request::Body) -> TableFeedRequest {
     TableFeedRequest { body: Some(body) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+    use std::collections::BTreeMap;
+
+    use mesh_core::id::Generation;
+    use mesh_core::table::{NodeRoute, TableUpdate};
+    use mesh_proto::control::table_feed_server::{TableFeed, TableFeedServer};
+    use mesh_runtime::{Metrics, Readiness};
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::{Request, Response, Status};
+
+    use super::*;
+
+    type Updates = mpsc::Sender<Result<TableFeedResponse, Status>>;
+    type Opened = (Streaming<TableFeedRequest>, Updates);
+
+    /// A coordinator that the test plays.
+    struct Played(mpsc::Sender<Opened>);
+
+    #[tonic::async_trait]
+    impl TableFeed for Played {
+        type FollowStream = ReceiverStream<Result<TableFeedResponse, Status>>;
+
+        async fn follow(
+            &self,
+            request: Request<Streaming<TableFeedRequest>>,
+        ) -> Result<Response<Self::FollowStream>, Status> {
+            let (updates, stream) = mpsc::channel(4);
+            let _ = self.0.send((request.into_inner(), updates)).await;
+            Ok(Response::new(ReceiverStream::new(stream)))
+        }
+    }
+
+    /// The next one who follows, with its hello.
+    async fn hello(opened: &mut mpsc::Receiver<Opened>) -> (TableFeedHello, Opened) {
+        let (mut said, updates) = timeout(ANSWER, opened.recv()).await.unwrap().unwrap();
+        match said.message().await.unwrap().unwrap().body {
+            Some(table_feed_request::Body::Hello(hello)) => (hello, (said, updates)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn packed_updates_are_taken_and_after_a_broken_one_it_goes_on_from_what_it_has() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = vec![format!("http://{}", listener.local_addr().unwrap())];
+        let (opened, mut opening) = mpsc::channel(1);
+        let server = tonic::transport::Server::builder()
+            .add_service(TableFeedServer::new(Played(opened)))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        let server = tokio::spawn(server);
+        let ready = Readiness::new().latch("table");
+        let standing = TableStanding::new(ready, &Metrics::new(), &addresses, Revision::default());
+        let (store, _, _) = TableStore::open(None).unwrap();
+        let name = "gateway".parse().unwrap();
+        let coordinators = Coordinators::new(addresses, "default".parse().unwrap(), name);
+        let stop = CancellationToken::new();
+        let following = follow(coordinators, store.clone(), standing, stop.clone());
+        let following = tokio::spawn(following);
+
+        let node = |number| NodeRoute {
+            node: format!("node-{number}").parse().unwrap(),
+            generation: Generation(1),
+            zone: String::new(),
+            labels: BTreeMap::new(),
+            software: String::new(),
+        };
+        let to = Revision {
+            epoch: 1,
+            sequence: 5,
+        };
+        let packed = SentUpdate::packed(TableUpdate {
+            to,
+            nodes: (0..300).map(node).collect(),
+            ..TableUpdate::default()
+        });
+        let SentUpdate::Packed(bytes) = packed.clone() else {
+            panic!("it is large");
+        };
+        let (first, (mut said, updates)) = hello(&mut opening).await;
+        assert!(first.takes_packed && first.table.is_none());
+        updates.send(Ok(packed.into())).await.unwrap();
+        match said.message().await.unwrap().unwrap().body {
+            Some(table_feed_request::Body::Ack(ack)) => {
+                assert_eq!(ack.revision, Some(to.into()));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(store.table().nodes().count(), 300);
+        let cut = SentUpdate::Packed(bytes.slice(..bytes.len() - 1));
+        updates.send(Ok(cut.into())).await.unwrap();
+        let (second, _) = hello(&mut opening).await;
+        assert_eq!(second.table, Some(to.into()));
+        assert_eq!(second.table_digest, store.table().digest());
+        stop.cancel();
+        following.await.unwrap();
+        server.abort();
+    }
 }

@@ -12,7 +12,7 @@ use mesh_core::table::{InstanceRoute, Table, TableUpdate};
 use mesh_proto::admin::mesh_admin_server::{MeshAdmin, MeshAdminServer};
 use mesh_proto::control::table_feed_server::{TableFeed, TableFeedServer};
 use mesh_proto::control::{TableFeedRequest, TableFeedResponse};
-use mesh_proto::convert::written_update;
+use mesh_proto::convert::SentUpdate;
 use mesh_proto::{admin, status};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
@@ -123,9 +123,8 @@ impl TableFeed for Coordinator {
         tokio::spawn(async move { while let Ok(Some(_)) = acks.message().await {} });
         let tables = WatchStream::new(self.table.subscribe());
         let updates = tables.map(|table| {
-            Ok(TableFeedResponse {
-                table: written_update(table.to_snapshot()),
-            })
+            // As a gateway is told: packed if it is large.
+            Ok(SentUpdate::packed(table.to_snapshot()).into())
         });
         Ok(Response::new(Box::pin(updates)))
     }

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use mesh_core::id::Generation;
 use mesh_core::manifest::Manifest;
 use mesh_core::revision::{Revision, Timestamp};
 use mesh_core::split::{Group, Split};
 use mesh_core::state::{InstanceState, Phase};
 use mesh_core::table::{InstanceRoute, NodeRoute, SpecId, Table, TableUpdate};
-use prost::Message;
 
 use super::{WireError, each, parsed, required};
 use crate::control;
@@ -226,21 +224,6 @@ impl TryFrom<control::TableUpdate> for TableUpdate {
     fn try_from(wire: control::TableUpdate) -> Result<Self, WireError> {
         table_update(wire, &Table::default())
     }
-}
-
-/// An update as coordinators send it.
-#[must_use]
-pub fn written_update(update: TableUpdate) -> Bytes {
-    control::TableUpdate::from(update).encode_to_vec().into()
-}
-
-/// Reads an update as coordinators send it, for somebody who has a table already: see [`table_update`].
-///
-/// # Errors
-/// [`WireError`]: the bytes are no update, or the first field which is wrong.
-pub fn read_update(bytes: &[u8], known: &Table) -> Result<TableUpdate, WireError> {
-    let wire = control::TableUpdate::decode(bytes);
-    table_update(wire.map_err(|error| WireError::new("table", error))?, known)
 }
 
 /// Reads an update for somebody who has a table already: manifests that stand in it under the same

@@ -43,6 +43,22 @@ pub struct TableUpdate {
     #[prost(string, repeated, tag = "41")]
     pub removed_splits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// PackedTableUpdate is a TableUpdate that travels compressed, as large ones do to those who take that.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PackedTableUpdate {
+    /// The `from` of the update, to be seen before it is unpacked; absent: this is a snapshot of the whole.
+    #[prost(message, optional, tag = "1")]
+    pub from: ::core::option::Option<Revision>,
+    /// The `to` of the update.
+    #[prost(message, optional, tag = "2")]
+    pub to: ::core::option::Option<Revision>,
+    /// How many bytes the update has when it is unpacked.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// The TableUpdate: one Zstandard frame (RFC 8878).
+    #[prost(bytes = "bytes", tag = "4")]
+    pub data: ::prost::bytes::Bytes,
+}
 /// TrafficSplit says which versions of a plugin get which shares of its calls.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrafficSplit {
@@ -382,6 +398,9 @@ pub struct AgentHello {
     /// The digest of that table; 0: not said, and the revision alone is believed.
     #[prost(uint64, tag = "70")]
     pub table_digest: u64,
+    /// It takes updates of the table as PackedTableUpdate, too.
+    #[prost(bool, tag = "71")]
+    pub takes_packed: bool,
 }
 /// Announce lists all instances of a node.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -456,7 +475,7 @@ pub struct TableAck {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CoordinatorFrame {
     /// What it says.
-    #[prost(oneof = "coordinator_frame::Body", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "coordinator_frame::Body", tags = "1, 2, 3, 4, 5, 6")]
     pub body: ::core::option::Option<coordinator_frame::Body>,
 }
 /// Nested message and enum types in `CoordinatorFrame`.
@@ -480,6 +499,10 @@ pub mod coordinator_frame {
         /// Asks for an Announce.
         #[prost(message, tag = "5")]
         AnnounceRequest(super::AnnounceRequest),
+        /// A large change of the table, for an agent that takes it so: a PackedTableUpdate, declared as bytes
+        /// for the same reason.
+        #[prost(bytes, tag = "6")]
+        PackedTable(::prost::bytes::Bytes),
     }
 }
 /// AgentWelcome answers AgentHello.
@@ -556,14 +579,21 @@ pub struct TableFeedHello {
     /// The digest of that table; 0: not said, and the revision alone is believed.
     #[prost(uint64, tag = "70")]
     pub table_digest: u64,
+    /// It takes updates of the table as PackedTableUpdate, too.
+    #[prost(bool, tag = "71")]
+    pub takes_packed: bool,
 }
 /// TableFeedResponse goes from the coordinator to a gateway.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TableFeedResponse {
     /// A change of the table: a TableUpdate. It is declared as bytes, which are the same on the wire, as
-    /// one encoding serves all who follow.
+    /// one encoding serves all who follow. Empty: the change is packed.
     #[prost(bytes = "bytes", tag = "1")]
     pub table: ::prost::bytes::Bytes,
+    /// A large change of the table, for a follower that takes it so: a PackedTableUpdate, declared as bytes
+    /// for the same reason.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub packed_table: ::prost::bytes::Bytes,
 }
 /// InstancePhase is what an agent knows of an instance by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

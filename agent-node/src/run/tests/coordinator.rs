@@ -5,7 +5,7 @@ use mesh_proto::control::{
     agent_sessions_server::{AgentSessions, AgentSessionsServer},
     coordinator_frame,
 };
-use mesh_proto::convert::written_update;
+use mesh_proto::convert::SentUpdate;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -161,8 +161,8 @@ impl Session {
     }
 
     pub(super) async fn send_table(&mut self, update: control::TableUpdate) {
-        let update = written_update(update.try_into().unwrap());
-        self.send(coordinator_frame::Body::Table(update)).await;
+        let update = SentUpdate::plain(update.try_into().unwrap());
+        self.send(update.into()).await;
     }
 
     /// A whole table with this one instance.

@@ -12,7 +12,7 @@ use mesh_core::capability::Capability;
 use mesh_core::id::{MeshName, NodeId, PluginName};
 use mesh_core::table::{Table, TableUpdate};
 use mesh_proto::control;
-use mesh_proto::convert::read_update;
+use mesh_proto::convert::SentUpdate;
 use router::{CallRequest, Router, RouterConfig, TableStore};
 
 use crate::clients::{Call, call, channel, same_length};
@@ -88,5 +88,5 @@ async fn fetch_table(coordinator: &str) -> anyhow::Result<TableUpdate> {
         futures::StreamExt::chain(futures::stream::iter([request]), futures::stream::pending());
     let mut updates = feed.follow(requests).await?.into_inner();
     let update = updates.message().await?.context("a table")?;
-    Ok(read_update(&update.table, &Table::default())?)
+    Ok(SentUpdate::from(update).read(&Table::default())?)
 }

@@ -1,6 +1,7 @@
 //! Simulated agents: each has a connection and a session of its own, made as a real one's, and says and
 //! acknowledges what a real one does. It applies nothing: a thousand tables are more than one machine has
-//! memory for.
+//! memory for. So it does not unpack what comes packed either, but for what is to be seen in it: the
+//! revision that it acknowledges stands outside.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,8 +13,9 @@ use mesh_core::id::MeshName;
 use mesh_proto::control::agent_sessions_client::AgentSessionsClient;
 use mesh_proto::control::{
     AgentFrame, AgentHello, Announce, CoordinatorFrame, Heartbeat, InstanceReport, InstanceState,
-    NodeRoute, Revision, TableAck, TableUpdate, agent_frame, coordinator_frame,
+    NodeRoute, Revision, TableAck, agent_frame, coordinator_frame,
 };
+use mesh_proto::convert::SentUpdate;
 use mesh_runtime::coordinators::Search;
 use prost::Message;
 use tokio::sync::{Notify, mpsc};
@@ -21,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-/// The beginning of a table update.
+/// The beginning of a table update, which is the same of a packed one.
 #[derive(Clone, PartialEq, Message)]
 struct Head {
     #[prost(message, optional, tag = "2")]
@@ -136,13 +138,15 @@ impl Seen {
         Ok(watch.begun.elapsed())
     }
 
-    fn takes(&self, agent: usize, update: &[u8]) -> anyhow::Result<Revision> {
-        let size = update.len() as u64;
+    /// What travels is counted, be it packed.
+    fn takes(&self, agent: usize, update: SentUpdate) -> anyhow::Result<Revision> {
+        let (SentUpdate::Plain(bytes) | SentUpdate::Packed(bytes)) = &update;
+        let size = bytes.len() as u64;
         self.bytes.set(self.bytes.get() + size);
         self.largest.set(self.largest.get().max(size));
         let to = match &mut *self.watch.borrow_mut() {
             Some(watch) if !watch.by[agent] => {
-                let update = TableUpdate::decode(update)?;
+                let update = update.wire()?;
                 let mut routes = update.instances.iter();
                 let is_it = |state: i32| state == i32::from(watch.state);
                 if routes.any(|it| it.instance == watch.instance && is_it(it.state)) {
@@ -153,7 +157,7 @@ impl Seen {
                 }
                 update.to
             }
-            _ => Head::decode(update)?.to,
+            _ => Head::decode(bytes.as_ref())?.to,
         };
         let to = to.context("an update leads to a revision")?;
         self.has.borrow_mut()[agent] = to.sequence;
@@ -201,6 +205,7 @@ impl Agent {
                 generation: 1,
                 ..NodeRoute::default()
             }),
+            takes_packed: true,
             ..AgentHello::default()
         };
         frames.send(frame(agent_frame::Body::Hello(hello))).await?;
@@ -252,14 +257,14 @@ async fn follow(
                 continue;
             }
         };
-        match next.body {
-            Some(coordinator_frame::Body::Table(update)) => {
-                let revision = Some(seen.takes(place, &update)?);
-                let body = agent_frame::Body::TableAck(TableAck { revision });
-                said.send(frame(body)).await?;
-            }
+        let update = match next.body {
+            Some(coordinator_frame::Body::Table(update)) => SentUpdate::Plain(update),
+            Some(coordinator_frame::Body::PackedTable(update)) => SentUpdate::Packed(update),
             Some(coordinator_frame::Body::Rejected(rejected)) => bail!("refused: {rejected:?}"),
-            _ => {}
-        }
+            _ => continue,
+        };
+        let revision = Some(seen.takes(place, update)?);
+        let body = agent_frame::Body::TableAck(TableAck { revision });
+        said.send(frame(body)).await?;
     }
 }
