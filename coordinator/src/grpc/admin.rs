@@ -19,9 +19,7 @@ use mesh_proto::admin::{
     SetSplitRequest, SetWishRequest, StartRolloutRequest, UnloadPluginRequest, Upgrade,
     WatchHistoryRequest, WatchHistoryResponse, WatchRequest, WatchResponse, get_impact_request,
 };
-use mesh_proto::control;
 use mesh_proto::convert::WireError;
-use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -212,7 +210,7 @@ impl MeshAdmin for Services {
                         update = follower.next() => update,
                     };
                     // It was encoded here.
-                    let update = control::TableUpdate::decode(update).ok();
+                    let update = update.wire().ok();
                     let response = WatchResponse { update };
                     if out.send(Ok(response)).await.is_err() {
                         return;

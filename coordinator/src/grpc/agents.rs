@@ -63,7 +63,7 @@ impl Services {
             Some(agent_frame::Body::Hello(hello)) => hello,
             _ => return Err(violation("the first frame of a session is a hello")),
         };
-        let digest = hello.table_digest;
+        let (digest, packed) = (hello.table_digest, hello.takes_packed);
         let (node, table) = self.check_hello(hello)?;
         self.joining.may_join().await?;
         tracing::info!(node = %node.node, generation = %node.generation, "an agent joins");
@@ -104,7 +104,7 @@ impl Services {
             services: self,
             from_actor,
             refused,
-            follower: self.feed.follow(table, digest),
+            follower: self.feed.follow(table, digest).takes_packed(packed),
             out,
         };
         let ended = tokio::select! {
@@ -235,9 +235,7 @@ impl Writer<'_> {
                 Some((instance, error)) = self.refused.recv(), if welcome => {
                     rejected(instance, error)
                 }
-                update = self.follower.next(), if welcome => {
-                    coordinator_frame::Body::Table(update)
-                }
+                update = self.follower.next(), if welcome => update.into(),
             };
             if self.out.send(Ok(frame(body))).await.is_err() {
                 return Ok(());

@@ -54,7 +54,8 @@ impl Services {
         if let Some(table) = table {
             self.handle.tell(Event::TableSeen { table }).await?;
         }
-        let mut follower = self.feed.follow(table, hello.table_digest);
+        let follower = self.feed.follow(table, hello.table_digest);
+        let mut follower = follower.takes_packed(hello.takes_packed);
         // Reading goes on whatever the peer takes: acknowledgements are small and lead to nothing.
         let reading = async {
             loop {
@@ -76,11 +77,7 @@ impl Services {
                     () = out.closed() => return,
                     update = follower.next() => update,
                 };
-                let response = TableFeedResponse {
-                    table: update,
-                    ..TableFeedResponse::default()
-                };
-                if out.send(Ok(response)).await.is_err() {
+                if out.send(Ok(update.into())).await.is_err() {
                     return;
                 }
             }

@@ -110,6 +110,50 @@ async fn a_gateway_that_has_something_else_by_the_same_revision_gets_the_whole_t
 }
 
 #[tokio::test]
+async fn a_large_table_goes_packed_to_those_who_take_that_and_plain_to_the_others() {
+    let bench = Bench::start().await;
+    let agent = bench.agent("a", 7).await;
+    let mut report = ready(1, "time", &[]);
+    report.reason = "as it was before ".repeat(1000);
+    report.phase = InstancePhase::Loaded.into();
+    agent.announce(vec![report]).await;
+    bench.until("time", InstanceState::Loaded).await;
+    for packed in [true, false] {
+        let hello = TableFeedHello {
+            mesh: "default".into(),
+            takes_packed: packed,
+            ..TableFeedHello::default()
+        };
+        let mut gateway = Gateway::open_with(&bench, hello).await;
+        let sent = gateway.next_sent().await.unwrap();
+        assert_eq!(matches!(sent, SentUpdate::Packed(_)), packed);
+        assert_eq!(sent.wire().unwrap().instances.len(), 1);
+        let mut agent = Agent::open(bench.channel.clone()).await;
+        agent
+            .send(agent_frame::Body::Hello(AgentHello {
+                mesh: "default".into(),
+                node: Some(NodeRoute {
+                    node: "b".into(),
+                    generation: if packed { 1 } else { 2 },
+                    ..NodeRoute::default()
+                }),
+                takes_packed: packed,
+                ..AgentHello::default()
+            }))
+            .await;
+        let came_packed = loop {
+            match agent.next().await.unwrap() {
+                coordinator_frame::Body::Table(_) => break false,
+                coordinator_frame::Body::PackedTable(_) => break true,
+                _ => {}
+            }
+        };
+        assert_eq!(came_packed, packed);
+    }
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_gateway_that_is_ahead_of_a_store_that_went_back_is_not_left_behind() {
     let bench = Bench::start().await;
     let agent = bench.agent("a", 7).await;
