@@ -153,8 +153,7 @@ impl Registry {
         let shares = split.into_iter().flatten();
         let shares = shares
             .filter(|(version, weight)| *weight > 0 && version != to && here.contains(version));
-        // There must be room for the new one.
-        let before: BTreeMap<Version, u32> = shares.take(MOST_SHARES - 1).collect();
+        let before: BTreeMap<Version, u32> = shares.collect();
         if !before.is_empty() {
             return before;
         }
@@ -192,6 +191,15 @@ impl Engine {
             let text = format!(
                 "{plugin} runs in no other version than {}, so there is nothing that could give it \
                  calls: enable it instead, or name another version",
+                plan.to
+            );
+            return Err(refuse("to", text));
+        }
+        if before.len() >= MOST_SHARES {
+            let text = format!(
+                "{plugin} has {} versions with a share of its calls, and may have {MOST_SHARES} with {}: \
+                 set a split with fewer first",
+                before.len(),
                 plan.to
             );
             return Err(refuse("to", text));

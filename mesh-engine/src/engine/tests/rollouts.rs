@@ -375,3 +375,25 @@ fn a_rollout_that_makes_no_sense_is_one_clear_error() {
     assert_eq!(error.code, ErrorCode::NotFound);
     assert!(world.at(0).engine.rollouts(None).is_empty());
 }
+
+#[test]
+fn a_rollout_beside_as_many_weighted_versions_as_there_may_be_is_refused() {
+    let mut world = one();
+    let versions: Vec<String> = (0..16).map(|minor| format!("1.{minor}.0")).collect();
+    for (number, version) in (10..).zip(&versions) {
+        let old = manifest(&format!("calculator@{version}"), &[], &["tool:add"]);
+        world.report(0, 1, report(number, &old, Phase::Ready));
+    }
+    let shares: Vec<(&str, u32)> = versions.iter().map(|it| (it.as_str(), 1)).collect();
+    world.ask("calculator", split(&shares)).unwrap();
+    let error = world.ask("calculator", start("2.0.0")).unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidArgument);
+    assert_eq!(
+        error.message,
+        "to: calculator has 16 versions with a share of its calls, and may have 16 with 2.0.0: set a split \
+         with fewer first"
+    );
+    world.ask("calculator", split(&shares[1..])).unwrap();
+    world.ask("calculator", start("2.0.0")).unwrap();
+    assert_eq!(record(&world).before.len(), 15);
+}
