@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::args::DevArgs;
 use super::nats::Server;
 use super::plugins::{AGENTS, Launch};
-use super::ports;
+use super::ports::Ports;
 use crate::config::{Config, Section, refused};
 use crate::exit::Failure;
 
@@ -65,29 +65,30 @@ impl Plan {
         server: Server,
         plugins: Vec<Launch>,
     ) -> Result<Self, Failure> {
-        let gateway = ports::take(args.listen, "gateway", "--listen")?;
-        let coordinator = ports::take(
+        let mut ports = Ports::default();
+        let gateway = ports.take(args.listen, "gateway", "--listen")?;
+        let coordinator = ports.take(
             args.coordinator_listen,
             "coordinator",
             "--coordinator-listen",
         )?;
-        let first = ports::take(args.attach_listen, "agent-a", "--attach-listen")?;
-        let second = ports::after(first, args.attach_listen, "agent-b")?;
+        let first = ports.take(args.attach_listen, "agent-a", "--attach-listen")?;
+        let second = ports.after(first, args.attach_listen, "agent-b")?;
         let mut agents = Vec::new();
         for (name, attach_tcp) in AGENTS.into_iter().zip([first, second]) {
             agents.push(AgentPlan {
                 name: name.to_owned(),
                 attach_tcp,
                 attach_unix: socket(data, name)?,
-                admin: ports::any(name)?,
+                admin: ports.any(name)?,
             });
         }
         Ok(Self {
             data: data.to_owned(),
             server,
-            nats: ports::any("nats-server")?,
+            nats: ports.any("nats-server")?,
             coordinator,
-            coordinator_admin: ports::any("coordinator")?,
+            coordinator_admin: ports.any("coordinator")?,
             agents,
             gateway,
             plugins,
