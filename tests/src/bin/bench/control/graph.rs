@@ -65,10 +65,11 @@ pub fn manifest(plugin: usize) -> Manifest {
 }
 
 pub fn instance(plugin: usize, number: usize) -> InstanceId {
-    InstanceId::new(
-        1_700_000_000_000 + (plugin * INSTANCES + number) as u64,
-        [0; 10],
-    )
+    let number = (plugin * INSTANCES + number) as u64;
+    // As real ones are: what is drawn can't be packed.
+    let mut drawn = [0; 10];
+    fastrand::Rng::with_seed(number).fill(&mut drawn);
+    InstanceId::new(1_700_000_000_000 + number, drawn)
 }
 
 /// The node of an instance: no two instances of a plugin are on one, where there are enough.
