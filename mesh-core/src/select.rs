@@ -140,14 +140,18 @@ pub fn select(
     wish: &Wish<'_>,
     signal: &dyn Fn(InstanceId) -> Signal,
 ) -> Result<Selected, MeshError> {
-    let rows = table.provider_rows(wish.target.capability);
+    let providing = table.providing(wish.target.capability);
+    let rows = providing.map_or(&[][..], |it| &it.rows);
     let usable = |row: &&Provider| {
         (row.route.state.takes_calls() || is_left(wish, row))
             && fits(&wish.target, row)
             && !wish.avoid.contains(&row.route.instance)
     };
     let usable_rows = || rows.iter().filter(usable);
-    let versions = versions(table, &usable_rows, wish, signal);
+    let versions = match providing {
+        Some(providing) if !providing.alike => versions(table, &usable_rows, wish, signal),
+        _ => Vec::new(),
+    };
     let candidates = || usable_rows().filter(|row| is_of(&versions, row));
     let chosen = match wish.key {
         Some(key) => with_key(&candidates, key, signal),
@@ -259,7 +263,7 @@ impl<'a> Draw<'a> {
 }
 
 /// The version of each plugin that gets the call, by a manifest of it; none when all rows share one
-/// manifest, as they nearly always do. A version of which all instances are silent or left out counts only
+/// manifest. A version of which all instances are silent or left out counts only
 /// when there is no other.
 fn versions<'a, I: Iterator<Item = &'a Provider>>(
     table: &Table,

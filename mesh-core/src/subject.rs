@@ -66,10 +66,10 @@ pub fn inbox_slot(mesh: &MeshName, owner: u64, slot: u64) -> Subject {
 /// The slot that a reply subject of this module names; `None` for any other subject.
 #[must_use]
 pub fn parse_inbox_slot(subject: &str) -> Option<u64> {
-    let mut tokens = subject.split('.');
-    let head = (tokens.next()?, tokens.next()?, tokens.next()?);
-    let (owner, slot) = (tokens.next()?, tokens.next()?);
-    let whole = head.0 == "pm" && head.2 == "inbox" && owner.len() == 16 && tokens.next().is_none();
+    let (head, slot) = subject.rsplit_once('.')?;
+    let (head, owner) = head.rsplit_once('.')?;
+    let mesh = head.strip_prefix("pm.")?.strip_suffix(".inbox")?;
+    let whole = owner.len() == 16 && !mesh.contains('.');
     // Only what `inbox_slot` writes: lowercase and without leading zeros.
     let canonical = !slot.starts_with('0') || slot.len() == 1;
     let lower = slot

@@ -36,9 +36,31 @@ pub struct Table {
 
 /// Who provides one capability: the two lists run side by side, by instance.
 #[derive(Debug, Clone, Default)]
-struct Providers {
+pub(crate) struct Providers {
     ids: Vec<InstanceId>,
-    rows: Vec<Provider>,
+    pub rows: Vec<Provider>,
+    /// All rows have one manifest, as they nearly always do: then there is no version to choose.
+    pub alike: bool,
+}
+
+impl Providers {
+    fn insert(&mut self, at: usize, instance: InstanceId, row: Provider) {
+        let of_all = |first: &Provider| self.alike && Arc::ptr_eq(&first.manifest, &row.manifest);
+        self.alike = self.rows.first().is_none_or(of_all);
+        self.ids.insert(at, instance);
+        self.rows.insert(at, row);
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.ids.remove(at);
+        self.rows.remove(at);
+        if !self.alike
+            && let Some(first) = self.rows.first()
+        {
+            let mut rows = self.rows.iter();
+            self.alike = rows.all(|row| Arc::ptr_eq(&first.manifest, &row.manifest));
+        }
+    }
 }
 
 /// All that choosing an instance needs, so that a call costs one look-up.
@@ -158,10 +180,8 @@ impl Table {
             .map_or(&[], |found| &found.ids)
     }
 
-    pub(crate) fn provider_rows(&self, capability: &Capability) -> &[Provider] {
-        self.providers
-            .get(capability)
-            .map_or(&[], |found| &found.rows)
+    pub(crate) fn providing(&self, capability: &Capability) -> Option<&Providers> {
+        self.providers.get(capability).map(|found| &**found)
     }
 
     /// The traffic split of a plugin.
@@ -344,8 +364,7 @@ impl Table {
                 continue;
             };
             let lists = Arc::make_mut(&mut found);
-            lists.ids.remove(at);
-            lists.rows.remove(at);
+            lists.remove(at);
             if lists.ids.is_empty() {
                 self.providers.remove(&entry.capability);
             } else {
@@ -376,8 +395,7 @@ impl Table {
                     zone: Arc::clone(&zone),
                     place,
                 };
-                lists.ids.insert(at, instance);
-                lists.rows.insert(at, row);
+                lists.insert(at, instance, row);
             }
             self.providers.insert(entry.capability.clone(), found);
         }

@@ -208,7 +208,10 @@ impl Model {
             .map(|(capability, ids)| (capability.clone(), ids.to_vec()));
         assert_eq!(ids.collect::<BTreeMap<_, _>>(), providers);
         for (capability, ids) in &providers {
-            let rows = table.provider_rows(capability);
+            let providing = table.providing(capability).unwrap();
+            let rows = &providing.rows;
+            let manifests: BTreeSet<_> = rows.iter().map(|row| &row.route.spec).collect();
+            assert_eq!(providing.alike, manifests.len() == 1);
             assert!(
                 rows.iter()
                     .map(|row| row.route.instance)
