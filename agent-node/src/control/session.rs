@@ -217,7 +217,8 @@ impl Control {
             node: Some(self.node.clone().into()),
             table: known.then(|| have.revision().into()),
             table_digest: have.digest(),
-            takes_packed: true,
+            // Should it be packing that breaks them, plain ones work.
+            takes_packed: !whole_table,
         };
         // The queue is empty, so this does not wait.
         let _ = outgoing.send(frame(agent_frame::Body::Hello(hello))).await;

@@ -333,6 +333,7 @@ async fn an_agent_takes_packed_updates_and_asks_for_the_whole_table_when_one_is_
     session.closed().await;
     let session = coordinator.session().await;
     assert_eq!(session.hello.table, None);
+    assert!(!session.hello.takes_packed);
     drop(plugin);
     agent.stop().await.unwrap();
 }

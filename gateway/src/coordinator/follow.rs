@@ -60,7 +60,8 @@ struct Follower {
     search: Search,
     store: TableStore,
     standing: TableStanding,
-    /// The next coordinator is asked for the whole table.
+    /// The next coordinator is asked for the whole table, plain: an update did not continue the one at hand,
+    /// or could not be read.
     whole: bool,
     /// An update has come over the present connection.
     current: bool,
@@ -117,7 +118,10 @@ impl Follower {
             };
             let update = match update.read(&self.store.table()) {
                 Ok(update) => update,
-                Err(error) => return Ended::Lost(MeshError::from(error).to_string()),
+                Err(error) => {
+                    self.whole = true;
+                    return Ended::Lost(MeshError::from(error).to_string());
+                }
             };
             match self.store.apply(&update) {
                 Ok(revision) => {
@@ -154,7 +158,8 @@ impl Follower {
             name: self.coordinators.name.to_string(),
             table: known.then(|| have.revision().into()),
             table_digest: have.digest(),
-            takes_packed: true,
+            // Should it be packing that breaks them, plain ones work.
+            takes_packed: !self.whole,
         });
         let (send, receive) = mpsc::channel(16);
         send.try_send(request(hello))
@@ -213,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn packed_updates_are_taken_and_after_a_broken_one_it_goes_on_from_what_it_has() {
+    async fn packed_updates_are_taken_and_after_a_broken_one_the_whole_table_is_asked_for_plain() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addresses = vec![format!("http://{}", listener.local_addr().unwrap())];
         let (opened, mut opening) = mpsc::channel(1);
@@ -262,8 +267,7 @@ mod tests {
         let cut = SentUpdate::Packed(bytes.slice(..bytes.len() - 1));
         updates.send(Ok(cut.into())).await.unwrap();
         let (second, _) = hello(&mut opening).await;
-        assert_eq!(second.table, Some(to.into()));
-        assert_eq!(second.table_digest, store.table().digest());
+        assert_eq!((second.table, second.takes_packed), (None, false));
         stop.cancel();
         following.await.unwrap();
         server.abort();
