@@ -271,9 +271,10 @@ mod tests {
                 capability: Some((&"service:work".parse::<Capability>().unwrap()).into()),
                 ..Call::default()
             };
-            let deadline = Instant::now() + Duration::from_secs(5);
+            let now = Instant::now();
+            let times = (now, now + Duration::from_secs(5));
             let instance = drawn_instance();
-            caller.begin_call(&node, Generation(1), instance, call, Bytes::new(), deadline)
+            caller.begin_call(&node, Generation(1), instance, call, Bytes::new(), times)
         };
         sleep(Duration::from_millis(200)).await;
         let leave = async {

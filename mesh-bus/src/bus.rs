@@ -132,7 +132,7 @@ impl Bus {
         self.shared.slots().live()
     }
 
-    /// Sends a call to an instance. `call.payload`, `call.more` and `call.messages` are set here, and the
+    /// Sends a call to an instance, now and until a deadline. `call.payload`, `call.more` and `call.messages` are set here, and the
     /// time left is sent beside the call. A payload over [`BusLimits::chunk_bytes`] follows in chunks, then the messages, as
     /// the node gives credit.
     ///
@@ -146,7 +146,7 @@ impl Bus {
         instance: InstanceId,
         mut call: common::Call,
         input: impl Into<CallInput>,
-        deadline: Instant,
+        (now, deadline): (Instant, Instant),
     ) -> Result<PendingCall, MeshError> {
         let input = input.into();
         let target = Target {
@@ -154,7 +154,6 @@ impl Bus {
             generation,
             instance,
         };
-        let now = Instant::now();
         let time_left = self.admit(&target, input.payload.len(), deadline, now)?;
         let shared = &self.shared;
         let refuse_busy = |message: &str| {
@@ -415,7 +414,7 @@ mod tests {
         for n in 0..20_000 {
             let bodies = [
                 Body::Credit(common::Credit::of(1)),
-                Body::Log(common::Log::default()),
+                Body::Log(common::Log::default().into()),
                 Body::Progress(common::Progress::default()),
             ];
             for body in bodies {

@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt};
 use mesh_core::error::{ErrorCode, MeshError};
 use mesh_proto::control::{NodeReply, NodeRequest, node_reply, node_request};
 use prost::Message as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::block;
 use crate::link::Subscriber;
@@ -47,6 +47,7 @@ pub struct NodeInbox {
     shared: Arc<Shared>,
     subscriber: Subscriber,
     ahead: VecDeque<(NodeRequest, ReplyTo)>,
+    came_at: Instant,
     closed: bool,
 }
 
@@ -56,6 +57,7 @@ impl NodeInbox {
             shared,
             subscriber,
             ahead: VecDeque::new(),
+            came_at: Instant::now(),
             closed: false,
         }
     }
@@ -71,6 +73,7 @@ impl NodeInbox {
                         return;
                     }
                     self.take(message);
+                    self.came_at = Instant::now();
                 }
             };
             if timeout(PROBE, there_and_back).await.is_ok() {
@@ -89,7 +92,7 @@ impl NodeInbox {
     ///
     /// Frames of one call come in the order in which they were sent. A call is named by the pair of
     /// its [`ReplyTo`] and its id. Rules of the exchange, beside those in the proto:
-    /// - the call's time left counts from here;
+    /// - the call's time left counts from [`NodeInbox::came_at`];
     /// - every `Chunk` uses one credit of its direction, and 64 are there at the start: for a payload
     ///   the node grants more by `Credit` replies, for an answer the caller does so by requests, which say
     ///   what was given in all (`total`), so that the next one, or a question, makes a lost one good. A
@@ -119,6 +122,7 @@ impl NodeInbox {
                 Some(message) => self.take(message),
                 None => self.closed = true,
             }
+            self.came_at = Instant::now();
             while self.ahead.len() < AHEAD {
                 match tokio::task::unconstrained(self.subscriber.next()).now_or_never() {
                     Some(Some(message)) => self.take(message),
@@ -130,6 +134,13 @@ impl NodeInbox {
                 }
             }
         }
+    }
+
+    /// When the requests that [`NodeInbox::recv`] gives were read from the connection: those that were read in
+    /// one go have one time.
+    #[must_use]
+    pub fn came_at(&self) -> Instant {
+        self.came_at
     }
 
     fn take(&mut self, message: Message) {

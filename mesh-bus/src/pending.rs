@@ -9,7 +9,6 @@ use mesh_core::error::{ErrorCode, MeshError};
 use crate::event::CallEvent;
 use crate::shared::Shared;
 use crate::stats::add;
-use crate::wire;
 
 /// A call on its way. Dropping it before its end cancels the call.
 #[derive(Debug)]
@@ -50,8 +49,7 @@ impl PendingCall {
         }
         let mut slots = self.shared.slots();
         let limits = slots.limits;
-        let reply = slots.reply_of(self.index);
-        let (Some(live), Some(reply)) = (slots.get(self.index, self.call_id), reply) else {
+        let Some(live) = slots.get(self.index, self.call_id) else {
             return Poll::Ready(ended_before());
         };
         let Some(event) = live.take(&limits) else {
@@ -64,8 +62,10 @@ impl PendingCall {
             }
             return Poll::Pending;
         };
-        let owed = live.take_owed();
-        let credit = (owed > 0).then(|| wire::credit(live, self.index, reply, owed));
+        let credit = match live.take_owed() {
+            0 => None,
+            owed => slots.credit(self.index, self.call_id, owed),
+        };
         let end = matches!(event, CallEvent::End(_));
         if end {
             slots.close(self.index, self.call_id);

@@ -380,7 +380,7 @@ impl Live {
                 }
                 self.notice(CallEvent::Progress(progress))
             }
-            Some(Body::Log(log)) => self.notice(CallEvent::Log(log)),
+            Some(Body::Log(log)) => self.notice(CallEvent::Log(*log)),
             Some(Body::Credit(credit)) if credit.sent > self.next_sequence => {
                 let message = format!(
                     "the node has sent {} parts of the answer and {} came: the others were lost on the \

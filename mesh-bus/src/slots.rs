@@ -201,9 +201,11 @@ impl Slots {
         live.deadline.checked_sub(now).filter(|left| *left > 0)
     }
 
-    /// The reply subject of a slot.
-    pub fn reply_of(&self, index: usize) -> Option<Subject> {
-        self.slots.get(index).map(|slot| slot.reply.clone())
+    /// The frame that gives a call's node credit for so many more chunks.
+    pub fn credit(&mut self, index: usize, call_id: u64, chunks: u32) -> Option<Frame> {
+        let reply = self.slots.get(index)?.reply.clone();
+        let live = self.get(index, call_id)?;
+        Some(wire::credit(live, index, reply, chunks))
     }
 
     /// Frees the slot of a call. Returns the frame that tells the node, if the call had not ended.

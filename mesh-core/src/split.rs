@@ -1,7 +1,7 @@
 //! Traffic splits: which versions of a plugin get which shares of its calls, and which test groups are
 //! served by a version of their own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use semver::Version;
@@ -19,7 +19,7 @@ pub const MOST_WEIGHT: u32 = 10_000;
 pub const MOST_GROUP_BYTES: usize = 64;
 
 /// The test groups that a request belongs to: a header's name in small letters, and its value.
-pub type Groups = HashMap<String, String>;
+pub type Groups = BTreeMap<String, String>;
 
 /// The shares that the versions of a plugin get.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -167,6 +167,10 @@ mod tests {
             "",
             "pm.m.inbox.1.2",
             "pm.m.inbox.0000000000000007.",
+            "pm.inbox.0000000000000007.1",
+            "pm.a.b.inbox.0000000000000007.1",
+            "x.pm.m.inbox.0000000000000007.1",
+            "pm.m.inbox.x.0000000000000007.1",
             "x.y.z",
         ] {
             assert_eq!(parse_inbox_slot(bad), None, "{bad}");

@@ -84,8 +84,9 @@ impl Inner {
             seed: self.next_seed(),
         };
         let table = self.table.borrow();
-        self.flights.note_lost(&self.bus, &table);
-        let signal = |instance| self.flights.signal(instance, now);
+        let look = self.flights.look(now);
+        let look = look.with_lost(&self.bus, &table);
+        let signal = |instance| look.signal(instance);
         let selected = select(&table, &wish, &signal);
         let stopping = || self.local.as_ref().is_some_and(|host| host.is_stopping());
         if selected.is_err() && stopping() {
@@ -146,7 +147,14 @@ impl Inner {
             None => {
                 let (node, generation) = (&selected.node, selected.generation);
                 self.bus
-                    .begin_call(node, generation, selected.instance, call, input, deadline)
+                    .begin_call(
+                        node,
+                        generation,
+                        selected.instance,
+                        call,
+                        input,
+                        (now, deadline),
+                    )
                     .map(Way::Bus)
             }
         };
@@ -176,7 +184,7 @@ impl Inner {
         }
     }
 
-    /// The call as it travels.
+    /// The call as it travels: without what only the choice of an instance needs.
     fn wire(&self, request: &CallRequest, trace: Option<TraceContext>) -> common::Call {
         let mut caller = request.caller.clone();
         if caller.node.is_empty() {
@@ -184,20 +192,10 @@ impl Inner {
         }
         let trace = trace.unwrap_or_else(|| request.trace.clone());
         common::Call {
-            plugin: request
-                .plugin
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
             capability: Some((&request.capability).into()),
             content_type: request.content_type.clone(),
             trace: (!trace.is_none()).then(|| trace.into()),
             caller: Some(caller.into()),
-            requirement: request
-                .requirement
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
             affinity_key: request.affinity_key.clone(),
             metadata: request.metadata.clone(),
             groups: request.groups.clone(),

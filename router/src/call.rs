@@ -26,8 +26,13 @@ const NOT_AGAIN: &str =
     "; the call was not sent again, for too many calls of this process are being sent again";
 
 /// A call through the router. Dropping it before its end cancels the call.
+///
+/// It lies in memory of its own, as it is handed on several times and is not small.
 #[derive(Debug)]
-pub struct CallStream {
+pub struct CallStream(Box<RoutedCall>);
+
+#[derive(Debug)]
+struct RoutedCall {
     inner: Arc<Inner>,
     request: CallRequest,
     begun: Instant,
@@ -35,7 +40,7 @@ pub struct CallStream {
     attempt: Option<Attempt>,
     /// The instance that serves the call, or the last one that was tried.
     selected: Option<Selected>,
-    /// Instances that did not take the call, since it last had to wait.
+    /// Instances that the call failed at, since it last had to wait.
     tried: Vec<InstanceId>,
     /// A chunk was handed out: another attempt would begin the answer anew.
     handed_out: bool,
@@ -61,7 +66,7 @@ impl CallStream {
         };
         // A year is as good as never, and can be added to any time.
         let timeout = timeout.min(Duration::from_secs(365 * 86_400));
-        let mut call = Self {
+        let mut call = Box::new(RoutedCall {
             inner,
             request,
             begun,
@@ -76,11 +81,37 @@ impl CallStream {
             again_at: None,
             wait: Duration::ZERO,
             waited: Duration::ZERO,
-        };
+        });
         call.failed = call.try_next(None, begun);
-        call
+        Self(call)
     }
 
+    /// Waits for the next thing that happens to the call. Safe to cancel. `End` is the last.
+    pub async fn next(&mut self) -> CallEvent {
+        self.0.next().await
+    }
+
+    /// Waits for the end; chunks, progress and log lines on the way are let go.
+    ///
+    /// # Errors
+    /// What the call ended with.
+    pub async fn finish(mut self) -> Result<CallOutput, MeshError> {
+        loop {
+            if let CallEvent::End(result) = self.next().await {
+                return result;
+            }
+        }
+    }
+
+    /// Which instance serves (or served) the call; unknown before one was found.
+    #[must_use]
+    pub fn served_by(&self) -> Place {
+        let selected = self.0.selected.as_ref();
+        selected.map(Selected::place).unwrap_or_default()
+    }
+}
+
+impl RoutedCall {
     /// Hands the call to the next instance, and on to others while they refuse it. Returns why none
     /// took it: `last`, the reason of an attempt before, says more than that none is left.
     fn try_next(&mut self, mut last: Option<MeshError>, now: Instant) -> Option<MeshError> {
@@ -109,8 +140,7 @@ impl CallStream {
             let first = self.selected.is_none();
             let (request, deadline) = (&self.request, self.deadline);
             let begun = self.inner.attempt(&selected, request, deadline, first, now);
-            let may_repeat = selected.may_repeat;
-            self.tried.push(selected.instance);
+            let (instance, may_repeat) = (selected.instance, selected.may_repeat);
             self.selected = Some(selected);
             match begun {
                 Ok(attempt) => {
@@ -118,6 +148,7 @@ impl CallStream {
                     return None;
                 }
                 Err(error) => {
+                    self.tried.push(instance);
                     self.note_refusal(&error, now);
                     if !self.may_try_again(&error, may_repeat, now) {
                         return Some(error);
@@ -168,7 +199,7 @@ impl CallStream {
         let Some(last) = last else {
             return false;
         };
-        self.inner.flights.signal(instance, now).health == Health::Silent
+        self.inner.flights.look(now).signal(instance).health == Health::Silent
             && (last.code.processed() == Processed::No
                 || self.waited < self.inner.config.patience / 2)
     }
@@ -251,8 +282,7 @@ impl CallStream {
         }
     }
 
-    /// Waits for the next thing that happens to the call. Safe to cancel. `End` is the last.
-    pub async fn next(&mut self) -> CallEvent {
+    async fn next(&mut self) -> CallEvent {
         loop {
             if self.failed.is_some() {
                 if !self.comes_again().await
@@ -273,6 +303,8 @@ impl CallStream {
                 CallEvent::End(Err(error)) => {
                     let now = Instant::now();
                     self.settle(Some(&error), now);
+                    self.tried
+                        .extend(self.selected.as_ref().map(|one| one.instance));
                     self.note_refusal(&error, now);
                     self.note_loss(&error);
                     let may_repeat = self.selected.as_ref().is_some_and(|one| one.may_repeat);
@@ -364,26 +396,5 @@ impl CallStream {
             }
         }
         error
-    }
-
-    /// Waits for the end; chunks, progress and log lines on the way are let go.
-    ///
-    /// # Errors
-    /// What the call ended with.
-    pub async fn finish(mut self) -> Result<CallOutput, MeshError> {
-        loop {
-            if let CallEvent::End(result) = self.next().await {
-                return result;
-            }
-        }
-    }
-
-    /// Which instance serves (or served) the call; unknown before one was found.
-    #[must_use]
-    pub fn served_by(&self) -> Place {
-        self.selected
-            .as_ref()
-            .map(Selected::place)
-            .unwrap_or_default()
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use mesh_bus::Bus;
 use mesh_core::budget::RetryBudget;
-use mesh_core::id::InstanceId;
+use mesh_core::id::{Generation, InstanceId, NodeId};
 use mesh_core::outlier::{Outcome, Outlier, Trial, may_eject};
 use mesh_core::revision::Revision;
 use mesh_core::select::{Health, Signal};
@@ -78,6 +78,20 @@ impl Busy {
         }
     }
 
+    /// A call has ended, or a trial. True: the instance is an outlier.
+    fn ended(
+        &mut self,
+        trial: Option<Trial>,
+        outcome: Outcome,
+        now: Duration,
+        remedies: &mut Remedies,
+    ) -> bool {
+        let was_out = self.outlier.is_ejected();
+        let outlier = self.outlier.ended(trial, outcome, now);
+        remedies.returns += u64::from(was_out && !self.outlier.is_ejected());
+        outlier
+    }
+
     fn took(&mut self, time: Duration, now: Instant) {
         // A new value weighs an eighth: the average follows within some ten calls.
         self.latency = match self.measured {
@@ -115,22 +129,46 @@ struct Book {
     remedies: Remedies,
 }
 
+/// A look at how all instances do.
+pub(crate) struct Look<'a> {
+    book: MutexGuard<'a, Book>,
+    now: Instant,
+    started: Instant,
+}
+
+impl Look<'_> {
+    /// How an instance does.
+    pub fn signal(&self, instance: InstanceId) -> Signal {
+        let busy = self.book.instances.get(&instance);
+        busy.map_or_else(Signal::default, |busy| busy.signal(self.now, self.started))
+    }
+
+    /// After it was noted which instances are on nodes that the bus has lost, if either has changed since.
+    pub fn with_lost(mut self, bus: &Bus, table: &Table) -> Self {
+        let state = (bus.lost_changes(), table.revision());
+        if self.book.noted != state {
+            self.book.noted = state;
+            self.book.note_lost(&bus.lost_nodes(), table);
+        }
+        self
+    }
+}
+
 impl Book {
-    /// A call to an instance has ended, or a trial of it. True: the instance is an outlier.
-    fn ended(
-        &mut self,
-        instance: InstanceId,
-        trial: Option<Trial>,
-        outcome: Outcome,
-        now: Duration,
-    ) -> bool {
-        let Some(busy) = self.instances.get_mut(&instance) else {
-            return false;
+    fn note_lost(&mut self, lost: &[(NodeId, Generation)], table: &Table) {
+        for busy in self.instances.values_mut() {
+            busy.lost = false;
+        }
+        if lost.is_empty() {
+            return;
+        }
+        let there = |route: &&InstanceRoute| {
+            let mut lost = lost.iter();
+            lost.any(|(node, generation)| *node == route.node && *generation == route.generation)
         };
-        let was_out = busy.outlier.is_ejected();
-        let outlier = busy.outlier.ended(trial, outcome, now);
-        self.remedies.returns += u64::from(was_out && !busy.outlier.is_ejected());
-        outlier
+        for route in table.instances().filter(there) {
+            self.instances.entry(route.instance).or_default().lost = true;
+        }
     }
 }
 
@@ -157,8 +195,11 @@ impl Flight {
         };
         let now = Instant::now() - self.flights.0.started;
         let mut book = self.flights.lock();
-        // A trial that goes well makes no outlier.
-        book.ended(self.instance, Some(trial), Outcome::Well, now);
+        let book = &mut *book;
+        if let Some(busy) = book.instances.get_mut(&self.instance) {
+            // A trial that goes well makes no outlier.
+            busy.ended(Some(trial), Outcome::Well, now, &mut book.remedies);
+        }
     }
 
     /// The call has ended. True: the instance is an outlier.
@@ -168,6 +209,7 @@ impl Flight {
         }
         self.settled = true;
         let mut book = self.flights.lock();
+        let book = &mut *book;
         let Some(busy) = book.instances.get_mut(&self.instance) else {
             return false;
         };
@@ -176,7 +218,7 @@ impl Flight {
             busy.took(now.saturating_duration_since(self.begun), now);
         }
         let now = now - self.flights.0.started;
-        book.ended(self.instance, self.trial, outcome, now)
+        busy.ended(self.trial, outcome, now, &mut book.remedies)
     }
 }
 
@@ -201,11 +243,13 @@ impl Flights {
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How an instance does.
-    pub fn signal(&self, instance: InstanceId, now: Instant) -> Signal {
-        let book = self.lock();
-        let busy = book.instances.get(&instance);
-        busy.map_or_else(Signal::default, |busy| busy.signal(now, self.0.started))
+    /// A look at how all instances do at that time. Nothing changes while it lives.
+    pub fn look(&self, now: Instant) -> Look<'_> {
+        Look {
+            book: self.lock(),
+            now,
+            started: self.0.started,
+        }
     }
 
     /// An instance refused a call: the breaker is open for it. Should no other be left, it is tried.
@@ -308,29 +352,6 @@ impl Flights {
         }
     }
 
-    /// Notes which instances are on nodes that the bus has lost, when either has changed since.
-    pub fn note_lost(&self, bus: &Bus, table: &Table) {
-        let state = (bus.lost_changes(), table.revision());
-        let mut book = self.lock();
-        if std::mem::replace(&mut book.noted, state) == state {
-            return;
-        }
-        let lost = bus.lost_nodes();
-        for busy in book.instances.values_mut() {
-            busy.lost = false;
-        }
-        if lost.is_empty() {
-            return;
-        }
-        let there = |route: &&InstanceRoute| {
-            let mut lost = lost.iter();
-            lost.any(|(node, generation)| *node == route.node && *generation == route.generation)
-        };
-        for route in table.instances().filter(there) {
-            book.instances.entry(route.instance).or_default().lost = true;
-        }
-    }
-
     /// Forgets instances that are gone.
     pub fn keep(&self, table: &Table) {
         self.lock()
@@ -363,8 +384,8 @@ mod tests {
     async fn own_calls_count_while_they_live_and_others_by_beacon() {
         let flights = Flights::new();
         let now = Instant::now();
-        let calls = |n| flights.signal(id(n), now).in_flight;
-        let health = |n, now| flights.signal(id(n), now).health;
+        let calls = |n| flights.look(now).signal(id(n)).in_flight;
+        let health = |n, now| flights.look(now).signal(id(n)).health;
         let (one, two) = (
             flights.begin(id(1), true, now),
             flights.begin(id(1), true, now),
@@ -387,7 +408,7 @@ mod tests {
     async fn own_measures_of_latency_go_before_beacons_while_they_are_fresh() {
         let flights = Flights::new();
         let now = Instant::now();
-        let latency = |now| flights.signal(id(1), now).latency;
+        let latency = |now| flights.look(now).signal(id(1)).latency;
         flights.heard(id(1), says(0, 3 * MS));
         assert_eq!(latency(now), 3 * MS);
         flights
@@ -426,7 +447,7 @@ mod tests {
         let flights = Flights::new();
         let now = Instant::now();
         let mates: Vec<_> = (0..5).map(id).collect();
-        let health = |n, now| flights.signal(id(n), now).health;
+        let health = |n, now| flights.look(now).signal(id(n)).health;
         let fail = |n| {
             let mut times = 1;
             while !flights.begin(id(n), true, now).settle(Outcome::Failed, now) {
@@ -464,7 +485,7 @@ mod tests {
         let silent = |n| {
             let now = Instant::now();
             flights.note_silence(now);
-            flights.signal(id(n), now).health == Health::Silent
+            flights.look(now).signal(id(n)).health == Health::Silent
         };
         let _never_heard = flights.begin(id(3), true, Instant::now());
         flights.heard(id(1), says(0, MS));

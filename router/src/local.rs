@@ -24,7 +24,8 @@ pub trait LocalHost: Send + Sync {
         deadline: Instant,
     ) -> Result<LocalCall, MeshError>;
 
-    /// Whether the node stops. Its instances drain then, but still serve those that finish there.
+    /// Whether the node stops. Its instances drain then, but still serve those that finish there. It is asked
+    /// in the middle of a choice: it must not ask the router for anything.
     fn is_stopping(&self) -> bool {
         false
     }

@@ -1,6 +1,6 @@
 //! What a caller asks for.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,7 +33,7 @@ pub struct CallRequest {
     /// Calls of equal key go to the same instance while it lives; empty: no preference.
     pub affinity_key: String,
     /// What is handed to the plugin beside the payload; at most 32 entries, 8 KiB.
-    pub metadata: HashMap<String, String>,
+    pub metadata: BTreeMap<String, String>,
     /// The test groups that the request belongs to.
     pub groups: Groups,
     /// The caller wants Progress events.
@@ -57,7 +57,7 @@ impl CallRequest {
             caller: Caller::default(),
             requirement: None,
             affinity_key: String::new(),
-            metadata: HashMap::new(),
+            metadata: BTreeMap::new(),
             groups: Groups::new(),
             want_progress: false,
             messages: None,

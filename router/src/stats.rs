@@ -74,13 +74,15 @@ impl Stats {
     /// Counts a call that ended.
     pub fn ended(&self, plugin: &PluginName, ok: bool, took: Duration) {
         let mut all = self.lock();
-        if !all.contains_key(plugin) {
-            all.insert(plugin.clone(), Sum::default());
-        }
-        if let Some(sum) = all.get_mut(plugin) {
+        let add = |sum: &mut Sum| {
             sum.calls += 1;
             sum.errors += u64::from(!ok);
             sum.time += took;
+        };
+        // Without a copy of the name but for the first call.
+        match all.get_mut(plugin) {
+            Some(sum) => add(sum),
+            None => add(all.entry(plugin.clone()).or_default()),
         }
     }
 

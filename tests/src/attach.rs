@@ -79,7 +79,7 @@ impl RawPlugin {
         loop {
             let frame = self.receive().await?;
             if let Some(host_frame::Body::Error(error)) = frame.body {
-                return Ok((frame.id, error));
+                return Ok((frame.id, *error));
             }
         }
     }

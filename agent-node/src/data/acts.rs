@@ -120,7 +120,7 @@ impl StreamTask {
             .map_or_else(String::new, |(instance, _)| instance.to_string())
     }
 
-    pub(super) fn on_log(&mut self, id: Option<u64>, mut log: common::Log) {
+    pub(super) fn on_log(&mut self, id: Option<u64>, mut log: Box<common::Log>) {
         // Its caller and the bus are no better off with a flood than the agent's log is.
         let Pass::Yes { dropped } = self.gate.pass(Instant::now()) else {
             return;

@@ -62,11 +62,13 @@ impl Plane {
         } else {
             (None, None)
         };
+        let number = state.calls.number();
         let caller = match &reply {
-            ReplyPath::Bus(key) => Some(key.clone()),
+            ReplyPath::Bus(caller) => Some(state.calls.callers.hash(caller)),
             ReplyPath::Local(_) => None,
         };
         let in_flight = InFlight {
+            number,
             reply,
             deadline,
             started,
@@ -82,7 +84,7 @@ impl Plane {
         let message = call.into_message(id, trace);
         session.out.push_call(message, deadline);
         if let Some(caller) = caller {
-            state.calls.callers.insert(caller, (key, id));
+            state.calls.callers.insert(caller, number, (key, id));
         }
         if state.calls.begun(deadline) {
             self.shared.earlier_deadline.notify_one();
@@ -95,7 +97,7 @@ impl Plane {
         let mut state = self.lock();
         let state = &mut *state;
         // A call that was refused or has ended: the caller hears that, or has heard it.
-        let Some((key, id)) = state.calls.callers.get(caller).copied() else {
+        let Some((key, id)) = state.caller(caller) else {
             return;
         };
         let Some(session) = state.sessions.get(key) else {
@@ -114,14 +116,14 @@ impl Plane {
         {
             session.out.push(cancel_frame(id, &text));
             let end = Err(wire_error(code, text, session.machine.place()));
-            self.ended(&mut state.calls, session, call, end);
+            self.ended(&mut state.calls, session, call, end, Instant::now());
         }
     }
 
     /// A caller takes more chunks of an answer; 0 asks whether the call still runs.
     pub(super) fn credit(&self, caller: &CallerKey, credit: &common::Credit) {
         let mut state = self.lock();
-        let found = state.calls.callers.get(caller).copied();
+        let found = state.caller(caller);
         let passed = found.and_then(|(key, id)| {
             let session = state.sessions.get(key)?;
             let more = session.machine.grant_of(id, credit)?;
@@ -152,7 +154,7 @@ impl Plane {
 
     /// A caller on the bus no longer wants the answer.
     pub(super) fn cancel_caller(&self, caller: &CallerKey, reason: &str) {
-        let found = self.lock().calls.callers.get(caller).copied();
+        let found = self.lock().caller(caller);
         if let Some((key, id)) = found {
             self.cancel(key, id, reason);
         }
@@ -175,7 +177,7 @@ impl Plane {
                 session.out.push(cancel_frame(id, reason));
             }
             let end = Err(wire_error(code, reason, session.machine.place()));
-            self.ended(&mut state.calls, session, call, end);
+            self.ended(&mut state.calls, session, call, end, Instant::now());
         }
     }
 

@@ -106,6 +106,8 @@ pub(super) enum ReplyPath {
 /// What is kept with a running call.
 #[derive(Debug)]
 pub(super) struct InFlight {
+    /// Its number among all calls of the agent.
+    pub(super) number: u64,
     pub(super) reply: ReplyPath,
     pub(super) deadline: Instant,
     pub(super) started: Instant,

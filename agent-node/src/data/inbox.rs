@@ -41,7 +41,7 @@ pub(crate) async fn serve_inbox(plane: Plane, mut inbox: NodeInbox, stop: Cancel
             call_id: request.call_id,
         };
         match request.body {
-            Some(node_request::Body::Call(call)) => plane.take_call(caller, call),
+            Some(node_request::Body::Call(call)) => plane.take_call(caller, call, inbox.came_at()),
             Some(node_request::Body::Chunk(chunk)) => plane.upload(&caller, chunk),
             Some(node_request::Body::Cancel(cancel)) => {
                 let reason = match cancel.reason.as_str() {
@@ -58,10 +58,9 @@ pub(crate) async fn serve_inbox(plane: Plane, mut inbox: NodeInbox, stop: Cancel
 }
 
 impl Plane {
-    fn take_call(&self, caller: CallerKey, node_call: NodeCall) {
+    fn take_call(&self, caller: CallerKey, node_call: NodeCall, now: Instant) {
         match checked(node_call) {
             Ok((instance, call, time_left)) => {
-                let now = Instant::now();
                 let reply = ReplyPath::Bus(caller);
                 if let Err(refused) = self.begin_call(instance, call, reply, (now, now + time_left))
                     && let ReplyPath::Bus(caller) = &refused.reply

@@ -210,7 +210,7 @@ impl Answer {
                 CallEvent::Progress(progress) => {
                     self.send(host_frame::Body::Progress(progress));
                 }
-                CallEvent::Log(log) => self.send(host_frame::Body::Log(log)),
+                CallEvent::Log(log) => self.send(host_frame::Body::Log(log.into())),
                 CallEvent::End(end) => {
                     let mut output = end?;
                     while output.payload.len() > PART_BYTES {

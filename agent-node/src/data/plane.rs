@@ -140,12 +140,19 @@ impl Plane {
     }
 
     /// Ends a call that is no longer among its session's: counts it and tells its caller.
-    pub(super) fn ended(&self, calls: &mut Calls, session: &mut Session, call: InFlight, end: End) {
+    pub(super) fn ended(
+        &self,
+        calls: &mut Calls,
+        session: &mut Session,
+        call: InFlight,
+        end: End,
+        now: Instant,
+    ) {
         calls.in_flight = calls.in_flight.saturating_sub(1);
-        if let ReplyPath::Bus(key) = &call.reply {
-            calls.callers.remove(key);
+        if let ReplyPath::Bus(caller) = &call.reply {
+            calls.callers.remove(caller, call.number);
         }
-        session.ended(&call, &end);
+        session.ended(&call, &end, now);
         self.reply_end(call, end);
     }
 
@@ -328,8 +335,8 @@ fn has_failed(end: &End) -> bool {
 
 impl Session {
     /// Counts a call that ended.
-    fn ended(&mut self, call: &InFlight, end: &End) {
-        let took = Instant::now().saturating_duration_since(call.started);
+    fn ended(&mut self, call: &InFlight, end: &End, now: Instant) {
+        let took = now.saturating_duration_since(call.started);
         self.load.ended(took, end.is_ok());
         if has_failed(end) {
             self.load.failed();

@@ -91,7 +91,7 @@ impl Plane {
                 (ErrorCode::InstanceGone, text)
             };
             let end = Err(wire_error(code, text, &place));
-            self.ended(calls, session, call, end);
+            self.ended(calls, session, call, end, Instant::now());
         }
     }
 }

@@ -121,10 +121,10 @@ impl Plane {
     }
 
     /// Passes a line of the log of a call.
-    pub(super) fn pass_log(&self, reply: &ReplyPath, log: common::Log) {
+    pub(super) fn pass_log(&self, reply: &ReplyPath, log: Box<common::Log>) {
         match reply {
             ReplyPath::Bus(key) => self.bus_reply(key, node_reply::Body::Log(log)),
-            ReplyPath::Local(local) => local.side(CallEvent::Log(log)),
+            ReplyPath::Local(local) => local.side(CallEvent::Log(*log)),
         }
     }
 }

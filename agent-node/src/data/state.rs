@@ -1,10 +1,11 @@
 //! What all tasks of the data path share, behind one lock: sessions and who waits for their calls.
 
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+use std::hash::{BuildHasher, BuildHasherDefault};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use mesh_core::id::InstanceId;
 use mesh_core::manifest::Manifest;
 use mesh_proto::attach::PeerInfo;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Situation, Usage, admit};
-use super::call::{CallerKey, InFlight, Taken};
+use super::call::{CallerKey, InFlight, ReplyPath, Taken};
 use super::held::Held;
 use super::load::Load;
 use super::out::OutQueue;
@@ -84,10 +85,78 @@ pub(super) struct Sessions {
 /// What is known of all running calls together.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    pub(super) callers: HashMap<CallerKey, (SessionKey, u64), RandomState>,
+    pub(super) callers: Callers,
+    /// Numbers that were given to calls.
+    numbered: u64,
     pub(super) in_flight: usize,
     /// No running call's deadline is before this.
     pub(super) next_deadline: Option<Instant>,
+}
+
+/// Which running call each caller on the bus waits for. What the callers are named stands with the calls
+/// alone: a copy of each name would be a visible part of a call's cost.
+#[derive(Debug, Default)]
+pub(super) struct Callers {
+    calls: HashTable<Waited>,
+    hasher: RandomState,
+}
+
+/// A running call that a caller on the bus waits for.
+#[derive(Debug)]
+struct Waited {
+    /// Of the caller.
+    hash: u64,
+    /// Its number among all calls.
+    number: u64,
+    key: SessionKey,
+    id: u64,
+}
+
+impl Callers {
+    /// By which a caller is looked for.
+    pub(super) fn hash(&self, caller: &CallerKey) -> u64 {
+        self.hasher.hash_one(caller)
+    }
+
+    /// A call has begun: the hash of its caller, its number, its session and its id there.
+    pub(super) fn insert(&mut self, hash: u64, number: u64, (key, id): (SessionKey, u64)) {
+        let call = Waited {
+            hash,
+            number,
+            key,
+            id,
+        };
+        self.calls.insert_unique(hash, call, |call| call.hash);
+    }
+
+    /// The call of that number has ended.
+    pub(super) fn remove(&mut self, caller: &CallerKey, number: u64) {
+        let found = self
+            .calls
+            .find_entry(self.hash(caller), |call| call.number == number);
+        if let Ok(call) = found {
+            call.remove();
+        }
+    }
+
+    /// Where the call of a caller runs.
+    pub(super) fn find(
+        &self,
+        caller: &CallerKey,
+        sessions: &mut Sessions,
+    ) -> Option<(SessionKey, u64)> {
+        let is_it = |call: &Waited| {
+            let session = sessions.get(call.key);
+            let running = session.and_then(|session| session.machine.call(call.id));
+            running.is_some_and(|it| matches!(&it.reply, ReplyPath::Bus(key) if key == caller))
+        };
+        let found = self.calls.find(self.hash(caller), is_it)?;
+        Some((found.key, found.id))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
 }
 
 /// Whether two streams come from the same process or address, as far as can be told.
@@ -99,6 +168,12 @@ fn is_same(one: &PeerInfo, other: &PeerInfo) -> bool {
 }
 
 impl Calls {
+    /// The number of a call that begins.
+    pub(super) fn number(&mut self) -> u64 {
+        self.numbered += 1;
+        self.numbered
+    }
+
     /// A call began. True: its deadline is before all others.
     pub(super) fn begun(&mut self, deadline: Instant) -> bool {
         self.in_flight += 1;
@@ -198,6 +273,11 @@ impl Sessions {
 }
 
 impl State {
+    /// Where the call of a caller on the bus runs.
+    pub(super) fn caller(&mut self, caller: &CallerKey) -> Option<(SessionKey, u64)> {
+        self.calls.callers.find(caller, &mut self.sessions)
+    }
+
     /// Whether a call is of a plugin beside it that finishes its own calls while the agent stops: those
     /// would break without it.
     pub(super) fn is_needed(&mut self, call: &Taken) -> bool {

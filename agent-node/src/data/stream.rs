@@ -225,6 +225,9 @@ pub(super) struct StreamTask {
     closing: Closing,
 }
 
+/// What a stream gives.
+type Frame = Option<Result<Inbound<PluginFrame>, Status>>;
+
 /// Whether the stream goes on; if not, why.
 pub(super) type Flow = Result<(), String>;
 
@@ -259,14 +262,15 @@ impl StreamTask {
                     self.unstall().await?;
                 }
                 frame = frames.next(), if !self.stalled.is_full() => {
-                    self.take(frame).await?;
-                    self.take_ready(&mut frames).await?;
+                    self.take_all(frame, &mut frames).await?;
                     greeted = greeted || self.is_greeted();
                 }
             }
             self.charge.set(self.stalled.bytes());
             if self.stalled.is_full() {
-                self.decide(|session, _| session.machine.not_listened_to());
+                self.decide(Instant::now(), |session, _| {
+                    session.machine.not_listened_to()
+                });
             }
             // A plugin that does not read what it is owed is not listened to until it does.
             tokio::select! {
@@ -289,47 +293,65 @@ impl StreamTask {
         Err(reason)
     }
 
-    /// Works on frames that are there already, before going back to wait for anything.
-    async fn take_ready(&mut self, frames: &mut AttachFrames) -> Flow {
-        for _ in 1..BATCH {
+    /// Works on a frame and on those that are there already, before going back to wait for anything.
+    async fn take_all(&mut self, first: Frame, frames: &mut AttachFrames) -> Flow {
+        let now = Instant::now();
+        let mut frame = first;
+        for more in (0..BATCH).rev() {
+            match frame {
+                Some(Ok(inbound)) => self.decide_frame(inbound, now),
+                Some(Err(status)) => return Err(self.broken(&status)),
+                None => return Err("the plugin closed its stream".to_owned()),
+            }
+            // For most frames there is nothing: without a future for each of them.
+            if !self.later.is_empty() {
+                self.act_later().await?;
+            }
             if self.stalled.is_full() {
                 return Ok(());
             }
-            let Some(frame) = frames.next().now_or_never() else {
-                return Ok(());
+            if more == 0 {
+                break;
+            }
+            frame = match frames.next().now_or_never() {
+                Some(next) => next,
+                None => return Ok(()),
             };
-            self.take(frame).await?;
         }
         tokio::task::yield_now().await;
         Ok(())
     }
 
-    async fn take(&mut self, frame: Option<Result<Inbound<PluginFrame>, Status>>) -> Flow {
-        match frame {
-            Some(Ok(inbound)) => self.on_frame(inbound).await,
-            Some(Err(status)) => Err(self.broken(&status)),
-            None => Err("the plugin closed its stream".to_owned()),
-        }
-    }
-
-    pub(super) async fn on_frame(&mut self, mut inbound: Inbound<PluginFrame>) -> Flow {
-        if !self.stalled.is_empty() {
-            let Some(other) = self.stalled.hold(inbound, Instant::now()) else {
-                return Ok(());
-            };
-            inbound = other;
-        }
-        self.decide(|session, actions| session.machine.on_frame(inbound, actions));
+    pub(super) async fn on_frame(&mut self, inbound: Inbound<PluginFrame>) -> Flow {
+        self.decide_frame(inbound, Instant::now());
         self.act_later().await
     }
 
+    fn decide_frame(&mut self, mut inbound: Inbound<PluginFrame>, now: Instant) {
+        if !self.stalled.is_empty() {
+            let Some(other) = self.stalled.hold(inbound, now) else {
+                return;
+            };
+            inbound = other;
+        }
+        self.decide(now, |session, actions| {
+            session.machine.on_frame(inbound, actions);
+        });
+    }
+
     async fn tick(&mut self) -> Flow {
-        self.decide(|session, actions| session.machine.tick(actions));
+        self.decide(Instant::now(), |session, actions| {
+            session.machine.tick(actions);
+        });
         self.act_later().await
     }
 
     /// Lets the session decide, and does under the same lock what needs nothing else.
-    fn decide(&mut self, decide: impl FnOnce(&mut Session, &mut Vec<Action<InFlight>>)) {
+    fn decide(
+        &mut self,
+        now: Instant,
+        decide: impl FnOnce(&mut Session, &mut Vec<Action<InFlight>>),
+    ) {
         let plane = &self.streams.plane;
         let mut state = plane.lock();
         let state = &mut *state;
@@ -341,7 +363,7 @@ impl StreamTask {
             match action {
                 Action::Send(frame) => self.out.push(frame),
                 Action::Ended { call, end } => {
-                    plane.ended(&mut state.calls, session, call, end);
+                    plane.ended(&mut state.calls, session, call, end, now);
                 }
                 Action::Chunk { id, chunk } => {
                     let (credit, bytes) = (session.machine.credit(id), chunk.payload.len());

@@ -71,7 +71,7 @@ impl Plane {
                 (ErrorCode::Expired, text)
             };
             let end = Err(wire_error(code, text, session.machine.place()));
-            self.ended(&mut state.calls, session, call, end);
+            self.ended(&mut state.calls, session, call, end, now);
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct Answer {
 }
 
 /// How a call of the host ended: by its answer, or by an error of the plugin or the session.
-pub(crate) type End = Result<Answer, common::Error>;
+pub(crate) type End = Result<Answer, Box<common::Error>>;
 
 /// What a session wants done. `C` is what the host keeps with each of its calls.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(crate) enum Action<C> {
         /// The running call that it belongs to.
         id: Option<u64>,
         /// The line.
-        log: common::Log,
+        log: Box<common::Log>,
     },
     /// The plugin takes more chunks of a running call's payload.
     UploadCredit {

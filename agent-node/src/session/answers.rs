@@ -29,7 +29,12 @@ impl<C> Machine<C> {
         }
     }
 
-    pub(super) fn on_error(&mut self, id: u64, error: common::Error, out: &mut Vec<Action<C>>) {
+    pub(super) fn on_error(
+        &mut self,
+        id: u64,
+        error: Box<common::Error>,
+        out: &mut Vec<Action<C>>,
+    ) {
         if let Some(call) = self.calls.remove(&id) {
             let end = Err(self.placed(error));
             return out.push(Action::Ended {
@@ -162,7 +167,7 @@ impl<C> Machine<C> {
         }
     }
 
-    fn too_large(&self) -> common::Error {
+    fn too_large(&self) -> Box<common::Error> {
         let text = format!(
             "the plugin's answer has more than {} bytes, which is the most that the node takes: let it answer \
              with less at a time, or raise router.max_payload (64MiB at most)",
@@ -176,7 +181,7 @@ impl<C> Machine<C> {
     ///
     /// An error that names another place was told to the plugin about a call of its own: what was not
     /// processed then is that call, not this one.
-    fn placed(&self, mut error: common::Error) -> common::Error {
+    fn placed(&self, mut error: Box<common::Error>) -> Box<common::Error> {
         let unplaced = error.instance.is_empty()
             && error.plugin.is_empty()
             && error.version.is_empty()

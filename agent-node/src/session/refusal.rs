@@ -9,8 +9,8 @@ pub(crate) fn wire_error(
     code: ErrorCode,
     message: impl Into<String>,
     place: &Place,
-) -> common::Error {
-    common::Error {
+) -> Box<common::Error> {
+    Box::new(common::Error {
         code: code.number(),
         message: message.into(),
         plugin: place.plugin.clone(),
@@ -18,11 +18,11 @@ pub(crate) fn wire_error(
         instance: place.instance.clone(),
         node: place.node.clone(),
         ..common::Error::default()
-    }
+    })
 }
 
 /// An Error frame for an id.
-pub(crate) fn error_frame(id: u64, error: common::Error) -> HostFrame {
+pub(crate) fn error_frame(id: u64, error: Box<common::Error>) -> HostFrame {
     HostFrame {
         id,
         body: Some(host_frame::Body::Error(error)),

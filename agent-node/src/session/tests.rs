@@ -124,7 +124,7 @@ fn anything_before_hello_is_refused_for_its_id_and_the_session_goes_on() {
         (0, Body::Ready(plugin::Ready {})),
         (2, Body::Result(common::Result::default())),
         (1, own_call(b"", false)),
-        (0, Body::Log(common::Log::default())),
+        (0, Body::Log(common::Log::default().into())),
         (0, Body::Drained(plugin::Drained {})),
     ] {
         let (told, code, text) = refusal(&send(&mut session, id, body));
@@ -186,7 +186,7 @@ fn an_error_of_the_plugin_says_where_it_happened_and_has_a_code() {
         message: "no such zone".to_owned(),
         ..common::Error::default()
     };
-    match send(&mut session, id, Body::Error(error)).as_slice() {
+    match send(&mut session, id, Body::Error(error.into())).as_slice() {
         [
             Action::Ended {
                 end: Err(error), ..
@@ -230,11 +230,15 @@ fn answers_to_calls_that_never_were_or_ended_are_refused() {
 fn an_error_frame_is_never_answered_with_an_error_frame() {
     let mut session = ready();
     for id in [0, 1, 2, 4242] {
-        let actions = send(&mut session, id, Body::Error(common::Error::default()));
+        let actions = send(
+            &mut session,
+            id,
+            Body::Error(common::Error::default().into()),
+        );
         assert!(actions.iter().all(|action| error_of(action).is_none()));
     }
     let mut early = Session::new("node-1");
-    let actions = send(&mut early, 0, Body::Error(common::Error::default()));
+    let actions = send(&mut early, 0, Body::Error(common::Error::default().into()));
     assert!(actions.iter().all(|action| error_of(action).is_none()));
 }
 
@@ -362,7 +366,7 @@ fn what_a_later_version_carries_out_is_unsupported_and_says_so() {
     for body in [
         Body::Publish(Box::default()),
         Body::Message(Box::default()),
-        Body::Storage(plugin::StorageOperation::default()),
+        Body::Storage(plugin::StorageOperation::default().into()),
         Body::Ack(plugin::Ack {}),
         Body::Nak(plugin::Nak::default()),
     ] {
@@ -502,7 +506,7 @@ fn credit_goes_to_whichever_side_the_id_belongs_to() {
 fn a_log_line_goes_to_its_running_call_and_else_to_the_log_alone() {
     let mut session = ready();
     let id = session.begin("one", Coming::default());
-    let log = || Body::Log(common::Log::default());
+    let log = || Body::Log(common::Log::default().into());
     assert!(matches!(
         send(&mut session, id, log()).as_slice(),
         [Action::Log { id: Some(2), .. }]
@@ -558,5 +562,5 @@ fn a_plugin_that_does_not_know_health_checks_lives_all_the_same() {
         code: ErrorCode::Unsupported.number(),
         ..common::Error::default()
     };
-    assert!(send(&mut session, id, Body::Error(unsupported)).is_empty());
+    assert!(send(&mut session, id, Body::Error(unsupported.into())).is_empty());
 }

@@ -168,11 +168,12 @@ impl Answer {
     }
 
     fn log(&self, level: common::LogLevel, message: &str) {
-        self.send(node_reply::Body::Log(common::Log {
+        let log = common::Log {
             level: level.into(),
             message: message.to_owned(),
             ..common::Log::default()
-        }));
+        };
+        self.send(node_reply::Body::Log(log.into()));
     }
 
     /// Answers in parts where one message would be too large.

@@ -67,13 +67,14 @@ async fn echo(client: &Client) {
 }
 
 async fn call(bus: &Bus, payload: &'static str) -> Result<CallOutput, ErrorCode> {
+    let now = Instant::now();
     let begun = bus.begin_call(
         &node(),
         Generation(1),
         InstanceId::new(1, [1; 10]),
         common::Call::default(),
         Bytes::from_static(payload.as_bytes()),
-        Instant::now() + MINUTE,
+        (now, now + MINUTE),
     );
     let mut call = begun.map_err(|error| error.code)?;
     loop {

@@ -477,7 +477,7 @@ fn notices_wait_in_bounded_number_and_progress_is_the_newest() {
     assert!(take(&mut slots, &call).is_none());
     let mut dropped = 0;
     for _ in 0..1_000 {
-        let log = node_reply::Body::Log(common::Log::default());
+        let log = node_reply::Body::Log(common::Log::default().into());
         dropped += reply(&mut slots, &call, 0, log).notices_dropped;
     }
     reply(&mut slots, &call, 0, result());

@@ -17,14 +17,14 @@ use crate::{
 };
 
 fn refused(bus: &Bus) -> ErrorCode {
-    let deadline = Instant::now() + PATIENCE;
+    let now = Instant::now();
     let begun = bus.begin_call(
         &node("a"),
         Generation(1),
         instance(),
         call("echo"),
         Bytes::new(),
-        deadline,
+        (now, now + PATIENCE),
     );
     begun.unwrap_err().code
 }

@@ -90,17 +90,10 @@ fn call(what: &str) -> common::Call {
 }
 
 fn begin(bus: &Bus, to: &str, what: &str, payload: Bytes, within: Duration) -> PendingCall {
-    let deadline = Instant::now() + within;
-    let node = node(to);
-    bus.begin_call(
-        &node,
-        Generation(1),
-        instance(),
-        call(what),
-        payload,
-        deadline,
-    )
-    .unwrap()
+    let now = Instant::now();
+    let (node, times) = (node(to), (now, now + within));
+    bus.begin_call(&node, Generation(1), instance(), call(what), payload, times)
+        .unwrap()
 }
 
 async fn next(call: &mut PendingCall) -> CallEvent {

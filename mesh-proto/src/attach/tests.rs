@@ -31,7 +31,7 @@ fn answer(id: u64, message: String) -> HostFrame {
     };
     HostFrame {
         id,
-        body: Some(host_frame::Body::Error(error)),
+        body: Some(host_frame::Body::Error(error.into())),
     }
 }
 

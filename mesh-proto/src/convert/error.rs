@@ -28,6 +28,19 @@ impl From<MeshError> for common::Error {
     }
 }
 
+// In a frame an error is kept in a box.
+impl From<MeshError> for Box<common::Error> {
+    fn from(error: MeshError) -> Self {
+        Self::new(error.into())
+    }
+}
+
+impl From<Box<common::Error>> for MeshError {
+    fn from(wire: Box<common::Error>) -> Self {
+        (*wire).into()
+    }
+}
+
 /// Every wire error has a meaning: a code that is not known here, from a newer peer, is INTERNAL.
 impl From<common::Error> for MeshError {
     fn from(wire: common::Error) -> Self {

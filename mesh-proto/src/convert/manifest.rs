@@ -59,7 +59,8 @@ impl From<&Capability> for common::Capability {
     fn from(own: &Capability) -> Self {
         Self {
             kind: common::CapabilityKind::from(own.kind).into(),
-            name: own.name.to_string(),
+            // Not by its Display, which costs more than the copy: each call has one.
+            name: String::from(&*own.name),
         }
     }
 }

@@ -146,8 +146,8 @@ pub struct NodeRoute {
     #[prost(string, tag = "3")]
     pub zone: ::prost::alloc::string::String,
     /// Labels, free form.
-    #[prost(map = "string, string", tag = "4")]
-    pub labels: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -283,7 +283,7 @@ pub mod node_reply {
         Result(super::super::super::common::v1::Result),
         /// Ends the call with an error.
         #[prost(message, tag = "3")]
-        Error(super::super::super::common::v1::Error),
+        Error(::prost::alloc::boxed::Box<super::super::super::common::v1::Error>),
         /// A part of the answer.
         #[prost(message, tag = "4")]
         Chunk(super::super::super::common::v1::Chunk),
@@ -292,7 +292,7 @@ pub mod node_reply {
         Progress(super::super::super::common::v1::Progress),
         /// A line that the plugin logged while working on the call.
         #[prost(message, tag = "6")]
-        Log(super::super::super::common::v1::Log),
+        Log(::prost::alloc::boxed::Box<super::super::super::common::v1::Log>),
         /// The agent takes more chunks of the payload. 0 answers a Credit of 0: the call is known here.
         #[prost(message, tag = "7")]
         Credit(super::super::super::common::v1::Credit),

@@ -31,7 +31,7 @@ pub mod plugin_frame {
         Chunk(super::super::super::common::v1::Chunk),
         /// Ends an Invoke, Hook, Event, Message with an error.
         #[prost(message, tag = "12")]
-        Error(super::super::super::common::v1::Error),
+        Error(::prost::alloc::boxed::Box<super::super::super::common::v1::Error>),
         /// Tells how far an Invoke has come.
         #[prost(message, tag = "13")]
         Progress(super::super::super::common::v1::Progress),
@@ -55,7 +55,7 @@ pub mod plugin_frame {
         Message(::prost::alloc::boxed::Box<super::Message>),
         /// Asks for the plugin's own storage (a new odd id); answered by StorageResult or Error.
         #[prost(message, tag = "40")]
-        Storage(super::StorageOperation),
+        Storage(::prost::alloc::boxed::Box<super::StorageOperation>),
         /// Answers a HealthCheck, or tells of a change by itself (id 0).
         #[prost(message, tag = "50")]
         Health(super::Health),
@@ -64,7 +64,7 @@ pub mod plugin_frame {
         CapabilityChange(super::CapabilityChange),
         /// A line of the plugin's log; the id of the call that it belongs to, or 0.
         #[prost(message, tag = "52")]
-        Log(super::super::super::common::v1::Log),
+        Log(::prost::alloc::boxed::Box<super::super::super::common::v1::Log>),
         /// The plugin wants to leave and asks to be drained (id 0).
         #[prost(message, tag = "53")]
         DrainRequest(super::DrainRequest),
@@ -108,7 +108,7 @@ pub mod host_frame {
         Chunk(super::super::super::common::v1::Chunk),
         /// Ends an own Call, Publish, StorageOperation; or says what was wrong with a frame.
         #[prost(message, tag = "12")]
-        Error(super::super::super::common::v1::Error),
+        Error(::prost::alloc::boxed::Box<super::super::super::common::v1::Error>),
         /// Tells how far an own Call has come.
         #[prost(message, tag = "13")]
         Progress(super::super::super::common::v1::Progress),
@@ -132,7 +132,7 @@ pub mod host_frame {
         Hook(::prost::alloc::boxed::Box<super::HookCall>),
         /// Answers a StorageOperation.
         #[prost(message, tag = "40")]
-        Storage(super::StorageResult),
+        Storage(::prost::alloc::boxed::Box<super::StorageResult>),
         /// Asks for the plugin's health (a new even id); answered by Health.
         #[prost(message, tag = "50")]
         HealthCheck(super::HealthCheck),
@@ -147,7 +147,7 @@ pub mod host_frame {
         Drain(super::Drain),
         /// A line of the log of an own Call's provider.
         #[prost(message, tag = "54")]
-        Log(super::super::super::common::v1::Log),
+        Log(::prost::alloc::boxed::Box<super::super::super::common::v1::Log>),
         /// The plugin may send more chunks on this id.
         #[prost(message, tag = "55")]
         Credit(super::super::super::common::v1::Credit),

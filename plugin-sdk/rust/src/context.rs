@@ -1,7 +1,7 @@
 //! What a handler knows of its call, and what it can do.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,13 +50,8 @@ pub(crate) struct CallState {
     pub id: u64,
     pub attachment: Arc<Attachment>,
     pub deadline: Instant,
-    /// The trace context that the call came with.
-    pub parent: TraceContext,
-    pub want_progress: bool,
-    pub caller: common::Caller,
-    metadata: HashMap<String, String>,
-    /// The test groups that the request belongs to.
-    groups: HashMap<String, String>,
+    /// As it came, but for what its handler is given.
+    pub call: Box<common::Call>,
     /// Chunks of the answer that may be sent.
     pub credit: Semaphore,
     /// The place that the next chunk of the answer has.
@@ -66,6 +61,13 @@ pub(crate) struct CallState {
     pub cancel: Cancel,
     /// What the caller sends after the payload.
     pub requests: Requests,
+}
+
+impl CallState {
+    /// The trace context that the call came with.
+    pub(crate) fn parent(&self) -> TraceContext {
+        self.call.trace.clone().unwrap_or_default().into()
+    }
 }
 
 /// Whether a call was cancelled, and who wants to know.
@@ -123,11 +125,7 @@ impl Context {
             inner: Arc::new(CallState {
                 id,
                 deadline: deadline.unwrap_or(now + Duration::from_secs(365 * 24 * 3600)),
-                parent: call.trace.unwrap_or_default().into(),
-                want_progress: call.want_progress,
-                caller: call.caller.unwrap_or_default(),
-                metadata: call.metadata,
-                groups: call.groups,
+                call,
                 credit: Semaphore::new(attachment.welcome.terms.credit as usize),
                 sequence: AtomicU64::new(0),
                 ended: AtomicBool::new(false),
@@ -295,7 +293,7 @@ impl Context {
         })?;
         request.call.trace = Some(self.trace().into());
         let state = &self.inner;
-        request.call.groups.clone_from(&state.groups);
+        request.call.groups.clone_from(&state.call.groups);
         state
             .attachment
             .begin(request, payload, state.deadline)
@@ -316,7 +314,7 @@ impl Context {
     pub fn progress(&self, done: f64, total: f64, message: impl Into<String>) {
         let state = &self.inner;
         // A task that outlives its call has nobody to tell.
-        if state.want_progress && !state.ended.load(Ordering::Acquire) {
+        if state.call.want_progress && !state.ended.load(Ordering::Acquire) {
             let progress = common::Progress {
                 progress: done,
                 total,
@@ -342,7 +340,7 @@ impl Context {
             trace: Some(self.trace().into()),
             ..common::Log::default()
         };
-        self.send_lossy(PluginBody::Log(line));
+        self.send_lossy(PluginBody::Log(line.into()));
     }
 
     /// Waits until the call is cancelled.
@@ -424,8 +422,8 @@ impl Context {
     /// }
     /// ```
     #[must_use]
-    pub fn metadata(&self) -> &HashMap<String, String> {
-        &self.inner.metadata
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.inner.call.metadata
     }
 
     /// Who calls.
@@ -438,7 +436,7 @@ impl Context {
     /// ```
     #[must_use]
     pub fn caller(&self) -> Caller {
-        self.inner.caller.clone().into()
+        self.inner.call.caller.clone().unwrap_or_default().into()
     }
 
     /// The trace context for what this handler does next: that of the current span when the plugin
@@ -453,7 +451,7 @@ impl Context {
     #[must_use]
     pub fn trace(&self) -> TraceContext {
         let state = &self.inner;
-        state.attachment.telemetry.current(&state.parent)
+        state.attachment.telemetry.current(state.parent())
     }
 
     /// The plugin's configuration, read into the type that was given to

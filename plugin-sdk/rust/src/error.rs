@@ -82,6 +82,19 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
+// In a frame an error is kept in a box.
+impl From<Box<common::Error>> for CallError {
+    fn from(wire: Box<common::Error>) -> Self {
+        (*wire).into()
+    }
+}
+
+impl From<CallError> for Box<common::Error> {
+    fn from(error: CallError) -> Self {
+        Self::new(error.into())
+    }
+}
+
 impl From<common::Error> for CallError {
     fn from(wire: common::Error) -> Self {
         let wait = wire.retry_after_ms;

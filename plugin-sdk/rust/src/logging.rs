@@ -91,12 +91,12 @@ impl Sink {
                 message: format!("{lost} log lines were lost: they came faster than they could go"),
                 ..common::Log::default()
             };
-            if !attachment.send_lossy(frame(0, PluginBody::Log(note))) {
+            if !attachment.send_lossy(frame(0, PluginBody::Log(note.into()))) {
                 self.inner.lost.fetch_add(lost, Ordering::Relaxed);
             }
         }
         let id = call.map_or(0, |call| call.id);
-        if !attachment.send_lossy(frame(id, PluginBody::Log(line))) {
+        if !attachment.send_lossy(frame(id, PluginBody::Log(line.into()))) {
             self.inner.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -144,7 +144,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         let call = call.ok().flatten();
         let trace = call.as_ref().map(|call| {
             let telemetry = call.attachment.telemetry;
-            telemetry.current(&call.parent).into()
+            telemetry.current(call.parent()).into()
         });
         let line = common::Log {
             level: level.number(),

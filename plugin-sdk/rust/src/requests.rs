@@ -101,7 +101,7 @@ struct Inner {
     /// Chunks that were taken, for which no credit was given yet.
     owed: u32,
     ended: bool,
-    fault: Option<CallError>,
+    fault: Option<Box<CallError>>,
 }
 
 impl Requests {
@@ -149,7 +149,10 @@ impl Requests {
         };
         inner.sequence += 1;
         match fault {
-            Some(text) => inner.fault = Some(CallError::new(ErrorCode::OutcomeUnknown, text)),
+            Some(text) => {
+                let fault = CallError::new(ErrorCode::OutcomeUnknown, text);
+                inner.fault = Some(Box::new(fault));
+            }
             None if chunk.last => inner.ended = true,
             None => inner.waiting.push_back(chunk.payload),
         }

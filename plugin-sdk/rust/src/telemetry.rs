@@ -26,7 +26,7 @@ pub(crate) struct Served<'a> {
     pub caller: &'a str,
     pub capability: &'a common::Capability,
     /// The trace context that the call came with.
-    pub parent: &'a TraceContext,
+    pub parent: TraceContext,
 }
 
 /// Whether spans are made.
@@ -59,22 +59,22 @@ impl Telemetry {
     }
 
     /// The span of a call that the plugin works on; `None` when none is made.
-    pub(crate) fn span(self, served: &Served<'_>) -> Option<Span> {
+    pub(crate) fn span<'a>(self, served: impl FnOnce() -> Served<'a>) -> Option<Span> {
         #[cfg(feature = "otel")]
         if self.exporting {
-            return Some(otel::server_span(served));
+            return Some(otel::server_span(&served()));
         }
         let _ = served;
         None
     }
 
     /// The context for what is done now: that of the current span, else the call's own.
-    pub(crate) fn current(self, parent: &TraceContext) -> TraceContext {
+    pub(crate) fn current(self, parent: TraceContext) -> TraceContext {
         #[cfg(feature = "otel")]
         if self.exporting {
-            return otel::current().unwrap_or_else(|| parent.clone());
+            return otel::current().unwrap_or(parent);
         }
-        parent.clone()
+        parent
     }
 }
 

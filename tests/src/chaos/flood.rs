@@ -109,10 +109,11 @@ async fn answer(plugin: &mut RawPlugin, frame: HostFrame) {
 }
 
 fn log() -> plugin_frame::Body {
-    plugin_frame::Body::Log(Log {
+    let log = Log {
         message: "a flood of lines that nobody asked for".repeat(10),
         ..Log::default()
-    })
+    };
+    plugin_frame::Body::Log(log.into())
 }
 
 fn progress() -> plugin_frame::Body {

@@ -177,7 +177,7 @@ impl Job {
             message: why.to_owned(),
             ..common::Error::default()
         };
-        self.send(plugin_frame::Body::Error(error)).await;
+        self.send(plugin_frame::Body::Error(error.into())).await;
     }
 
     async fn chunk(&self, sequence: u64, payload: Vec<u8>, fragment: bool) {

@@ -129,7 +129,7 @@ impl OwnCall {
                     return Ok(());
                 }
                 host_frame::Body::Credit(more) => feed.grant(more.chunks),
-                host_frame::Body::Error(error) => return self.failed(error),
+                host_frame::Body::Error(error) => return self.failed(*error),
                 _ => {}
             }
         }

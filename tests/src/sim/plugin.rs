@@ -283,7 +283,7 @@ impl Run {
                         ..common::Log::default()
                     };
                     let id = ids.get(number % ids.len().max(1)).copied().unwrap_or(0);
-                    self.shared.push(id, plugin_frame::Body::Log(log));
+                    self.shared.push(id, plugin_frame::Body::Log(log.into()));
                     let progress = common::Progress {
                         progress: number as f64,
                         ..common::Progress::default()

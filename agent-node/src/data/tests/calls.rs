@@ -48,7 +48,7 @@ async fn progress_logs_and_chunks_come_before_the_end_in_order() {
         message: "half way".to_owned(),
         ..common::Log::default()
     };
-    plugin.send(id, plugin_frame::Body::Log(log)).await;
+    plugin.send(id, plugin_frame::Body::Log(log.into())).await;
     let chunk = common::Chunk {
         payload: "one".into(),
         ..common::Chunk::default()

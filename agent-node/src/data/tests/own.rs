@@ -161,7 +161,9 @@ async fn an_error_of_the_one_who_is_called_names_it() {
         message: "no disk".to_owned(),
         ..common::Error::default()
     };
-    broken.send(id, plugin_frame::Body::Error(error)).await;
+    broken
+        .send(id, plugin_frame::Body::Error(error.into()))
+        .await;
     let (_, error): (_, MeshError) = caller.error().await;
     assert_eq!(error.code, ErrorCode::PluginFailed);
     assert_eq!(error.place.plugin, "broken");

@@ -397,7 +397,7 @@ async fn a_flood_of_words_beside_the_answer_is_cut_before_it_reaches_the_caller(
     });
     let begun = Instant::now();
     for _ in 0..6_000 {
-        let log = plugin_frame::Body::Log(common::Log::default());
+        let log = plugin_frame::Body::Log(common::Log::default().into());
         plugin.send(id, log).await;
         let progress = plugin_frame::Body::Progress(common::Progress::default());
         plugin.send(id, progress).await;

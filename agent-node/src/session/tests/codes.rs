@@ -5,8 +5,8 @@ use super::*;
 fn ended_with(error: common::Error) -> common::Error {
     let mut session = ready();
     let id = session.begin("one", Coming::default());
-    match send(&mut session, id, Body::Error(error)).pop() {
-        Some(Action::Ended { end: Err(end), .. }) => end,
+    match send(&mut session, id, Body::Error(error.into())).pop() {
+        Some(Action::Ended { end: Err(end), .. }) => *end,
         other => panic!("{other:?}"),
     }
 }
@@ -86,5 +86,5 @@ fn a_refused_own_call_does_not_look_like_the_plugins_own_refusal() {
     else {
         panic!("{refused:?}");
     };
-    assert_eq!(ended_with(error).code, ErrorCode::PluginFailed.number());
+    assert_eq!(ended_with(*error).code, ErrorCode::PluginFailed.number());
 }

@@ -1,6 +1,6 @@
 //! What is called, and how.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::wire::common::{self, CapabilityKind};
@@ -29,7 +29,7 @@ pub struct Target {
     timeout: Option<Duration>,
     requirement: String,
     affinity_key: String,
-    metadata: HashMap<String, String>,
+    metadata: BTreeMap<String, String>,
     want_progress: bool,
 }
 
@@ -177,7 +177,7 @@ impl Target {
             timeout: None,
             requirement: String::new(),
             affinity_key: String::new(),
-            metadata: HashMap::new(),
+            metadata: BTreeMap::new(),
             want_progress: false,
         }
     }

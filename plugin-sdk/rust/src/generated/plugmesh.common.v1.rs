@@ -226,7 +226,8 @@ pub struct Limits {
 /// Call asks for one run of one capability.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Call {
-    /// The plugin that must serve it; empty: any plugin that provides the capability.
+    /// The plugin that must serve it; empty: any plugin that provides the capability. Left out once an
+    /// instance was chosen.
     #[prost(string, tag = "1")]
     pub plugin: ::prost::alloc::string::String,
     /// What is called.
@@ -251,15 +252,15 @@ pub struct Call {
     /// Who calls.
     #[prost(message, optional, tag = "8")]
     pub caller: ::core::option::Option<Caller>,
-    /// Requirement on the plugin's version; empty: any.
+    /// Requirement on the plugin's version; empty: any. Left out once an instance was chosen.
     #[prost(string, tag = "9")]
     pub requirement: ::prost::alloc::string::String,
     /// Calls of equal key go to the same instance while it lives; empty: no preference.
     #[prost(string, tag = "10")]
     pub affinity_key: ::prost::alloc::string::String,
     /// What the caller wants to hand to the plugin beside the payload; at most 32 entries, 8 KiB.
-    #[prost(map = "string, string", tag = "11")]
-    pub metadata: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "11")]
+    pub metadata: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -272,8 +273,8 @@ pub struct Call {
     pub messages: bool,
     /// The test groups that the request belongs to, as header and value; at most 8 entries, 1 KiB. A plugin
     /// hands them on with the calls that it makes for this one, so that all of a request is served alike.
-    #[prost(map = "string, string", tag = "40")]
-    pub groups: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "40")]
+    pub groups: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,

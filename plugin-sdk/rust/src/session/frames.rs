@@ -49,7 +49,7 @@ impl Session<'_> {
             HostBody::Progress(progress) => {
                 self.line(id, CallEvent::Progress(progress.into()));
             }
-            HostBody::Log(log) => self.line(id, CallEvent::Log(log.into())),
+            HostBody::Log(log) => self.line(id, CallEvent::Log((*log).into())),
             HostBody::HealthCheck(_) => {
                 let health = plugin::Health {
                     status: plugin::HealthStatus::Healthy.into(),

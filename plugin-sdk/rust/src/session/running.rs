@@ -27,16 +27,19 @@ pub(super) fn run(
     capability: &common::Capability,
 ) -> LocalBoxFuture<'static, u64> {
     let state = context.inner.clone();
-    let (attachment, caller) = (&state.attachment, &state.caller);
-    let (manifest, welcome) = (&attachment.definition.manifest, &attachment.welcome);
-    let span = attachment.telemetry.span(&Served {
-        plugin: &manifest.name,
-        version: &manifest.version,
-        instance: &welcome.instance,
-        node: &welcome.node,
-        caller: &caller.plugin,
-        capability,
-        parent: &state.parent,
+    let attachment = &state.attachment;
+    let span = attachment.telemetry.span(|| {
+        let (manifest, welcome) = (&attachment.definition.manifest, &attachment.welcome);
+        let caller = state.call.caller.as_ref();
+        Served {
+            plugin: &manifest.name,
+            version: &manifest.version,
+            instance: &welcome.instance,
+            node: &welcome.node,
+            caller: caller.map_or("", |caller| &caller.plugin),
+            capability,
+            parent: state.parent(),
+        }
     });
     // The handler's own first step may panic, too.
     let work = catch_unwind(AssertUnwindSafe(|| handler(payload, context)));
@@ -56,7 +59,11 @@ pub(super) fn run(
 
 async fn deliver(state: &CallState, outcome: Outcome) -> u64 {
     // An error means that the session has ended, and with it the call.
-    let answer = std::pin::pin!(send_end(state, outcome));
+    let mut answer = std::pin::pin!(send_end(state, outcome));
+    // Nearly always there is room: without a timer then.
+    if futures::poll!(&mut answer).is_ready() {
+        return state.id;
+    }
     let late = tokio::time::timeout_at(state.deadline + std::time::Duration::from_secs(1), answer);
     if late.await.is_err() {
         tracing::warn!(

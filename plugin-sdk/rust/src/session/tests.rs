@@ -285,9 +285,9 @@ async fn what_belongs_to_no_call_is_dropped_without_a_word() {
     let (mut arrival, _) = host.attach(plugin::SessionLimits::default()).await;
     for body in [
         HostBody::Result(common::Result::default()),
-        HostBody::Error(common::Error::default()),
+        HostBody::Error(common::Error::default().into()),
         HostBody::Progress(common::Progress::default()),
-        HostBody::Log(common::Log::default()),
+        HostBody::Log(common::Log::default().into()),
         HostBody::Credit(common::Credit::of(u32::MAX)),
         HostBody::Cancel(common::Cancel::default()),
         part("x", 0, false),

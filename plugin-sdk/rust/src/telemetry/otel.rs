@@ -78,7 +78,7 @@ where
 }
 
 pub(super) fn server_span(served: &Served<'_>) -> Span {
-    let parent = served.parent;
+    let parent = &served.parent;
     let capability = served.capability;
     let method = format!("{}:{}", kind_name(capability.kind), capability.name);
     // Names and attributes of the semantic conventions for RPC; what they do not name begins with
@@ -161,7 +161,7 @@ mod tests {
             node: "n",
             caller: "",
             capability,
-            parent,
+            parent: parent.clone(),
         }
     }
 
@@ -183,8 +183,8 @@ mod tests {
         };
         let telemetry = Telemetry { exporting: true };
         let inside = tracing::subscriber::with_default(subscriber, || {
-            let span = telemetry.span(&served(&add, &parent))?;
-            let inside = span.in_scope(|| telemetry.current(&parent));
+            let span = telemetry.span(|| served(&add, &parent))?;
+            let inside = span.in_scope(|| telemetry.current(parent.clone()));
             record_end(&span, Some("plugin_failed"));
             Some(inside)
         });
@@ -213,9 +213,12 @@ mod tests {
         };
         let telemetry = Telemetry { exporting: false };
         let nothing = common::Capability::default();
-        assert!(telemetry.span(&served(&nothing, &parent)).is_none());
-        assert_eq!(telemetry.current(&parent), parent);
+        assert!(telemetry.span(|| served(&nothing, &parent)).is_none());
+        assert_eq!(telemetry.current(parent.clone()), parent);
         // Nor is anything lost when spans are made, but no layer takes them.
-        assert_eq!(Telemetry { exporting: true }.current(&parent), parent);
+        assert_eq!(
+            Telemetry { exporting: true }.current(parent.clone()),
+            parent
+        );
     }
 }

@@ -123,8 +123,8 @@ impl Session {
                 }
             }
             PluginBody::Progress(progress) => link.line(id, CallEvent::Progress(progress.into())),
-            PluginBody::Log(log) if id == 0 => self.mesh.log(log.into()),
-            PluginBody::Log(log) => link.line(id, CallEvent::Log(log.into())),
+            PluginBody::Log(log) if id == 0 => self.mesh.log((*log).into()),
+            PluginBody::Log(log) => link.line(id, CallEvent::Log((*log).into())),
             PluginBody::Chunk(chunk) if id.is_multiple_of(2) => {
                 if let Some(slot) = link.calls.get(id)
                     && slot.chunk(chunk).is_err()

@@ -224,7 +224,7 @@ async fn answer(
                     fields: serde_json::Value::Object(line.fields).to_string().into(),
                     trace: None,
                 };
-                caller.send(id, HostBody::Log(log)).await?;
+                caller.send(id, HostBody::Log(log.into())).await?;
             }
             CallEvent::End(end) => {
                 let Payload {
