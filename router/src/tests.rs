@@ -503,7 +503,8 @@ async fn a_call_carries_caller_trace_time_and_wishes() {
     request.metadata.insert("k".to_owned(), "v".to_owned());
     request.want_progress = true;
     request.requirement = Some("^1".parse().unwrap());
-    request.plugin = Some(PluginName::new("calc").unwrap());
+    request.plugin = world.router.table().plugins().next().cloned();
+    assert!(request.plugin.is_some());
     world.router.call(request).finish().await.unwrap();
     let call = world.host.calls.lock().unwrap().pop().unwrap();
     assert_eq!(call.trace.unwrap().traceparent, "child of parent");
